@@ -1,0 +1,1 @@
+"""How the rest sits in JupyterHub."""

@@ -1,0 +1,62 @@
+"""Layers as values: a layer is a list of byte ranges, so that nothing is copied before it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ..environment.base import BaseImage
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRange:
+    """A piece of a file on the hub's disk."""
+
+    path: Path
+    offset_bytes: int
+    length_bytes: int
+
+
+Part: TypeAlias = bytes | FileRange
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One uncompressed tar layer, whole: folder entries, files, end-of-archive mark.
+
+    Attributes:
+        comment: What it holds, for the image's history.
+        parts: Its bytes, in order.
+    """
+
+    comment: str
+    parts: tuple[Part, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the tar."""
+        return sum(len(part) if isinstance(part, bytes) else part.length_bytes for part in self.parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePlan:
+    """An image to be made: what lies below, what is added, how it is configured.
+
+    Attributes:
+        base: The image whose layers lie below.
+        layers: Ours, lowest first.
+        labels: Added to the base's; ours win.
+        environment: Environment variables that are added to the base's; ours win.
+        digest: The environment digest, 64 hex digits.
+    """
+
+    base: BaseImage
+    layers: tuple[Layer, ...]
+    labels: Mapping[str, str]
+    environment: Mapping[str, str]
+    digest: str
+
+
+JsonObject: TypeAlias = dict[str, Any]

@@ -1,0 +1,1 @@
+"""The ledger: a small SQLAlchemy database that remembers locks and environments."""
