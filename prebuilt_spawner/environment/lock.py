@@ -2,7 +2,40 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+import tomli_w
+from packaging.markers import EvaluateContext, Marker
+from packaging.pylock import Package, PackageWheel, Pylock, PylockUnsupportedVersionError, PylockValidationError
+from packaging.specifiers import SpecifierSet
+from packaging.tags import Tag, compatible_tags, cpython_tags, create_compatible_tags_selector
+from packaging.utils import parse_wheel_filename
+
+from ..errors import MalformedRequest, UnresolvableRequest
+from .base import BaseProbe
+from .quoting import quoted
+from .urls import without_credentials
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_WHEEL_FILENAME = re.compile(r"[A-Za-z0-9._+!-]+\.whl")
+_URL_CHARACTERS = re.compile(r"[\x21-\x7e]+")
+# The oldest glibc that manylinux tags name, by machine (PEP 513 for x86, PEP 599 for the others).
+_OLDEST_GLIBC_MINOR = {"x86_64": 5, "i686": 5}
+_OLDEST_GLIBC_MINOR_ELSEWHERE = 17
+# PEP 600: the older names of three of them.
+_LEGACY_MANYLINUX = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,3 +78,191 @@ class Lock:
     def packages(self) -> tuple[str, ...]:
         """`name==version` for each wheel, sorted: the image's `prebuilt_spawner.packages` label."""
         return tuple(f"{wheel.name}=={wheel.version}" for wheel in self.wheels)
+
+
+def parse_pylock(text: str, probe: BaseProbe, *, source: str = "the lock") -> Lock:
+    """The wheels that a pylock file (PEP 751) installs on a base, the most specific one of each package.
+
+    Args:
+        text: The file's content.
+        probe: The base: its tags choose the wheels, its markers the packages. The lock's default dependency
+            groups are installed, no extras.
+        source: What the file is called in messages.
+
+    Raises:
+        MalformedRequest: It is not such a file, or it names things that we do not install: source trees and
+            archives, wheels without SHA-256 or under other URLs than http, https and file.
+        UnresolvableRequest: It does not fit this base: another Python, or a package without a wheel for it.
+    """
+    pylock = _read(text, source)
+    wheels = [
+        _locked(package, _best_wheel(package, probe, source), source) for package in _selected(pylock, probe, source)
+    ]
+    return Lock(wheels=tuple(sorted(wheels, key=lambda wheel: wheel.name)))
+
+
+def to_pylock(lock: Lock, *, requires_python: str = "", environments: Sequence[str] = ()) -> str:
+    """The lock as the text of a pylock file (PEP 751); the same text for the same lock.
+
+    Args:
+        lock: What to write. URLs are written without credentials.
+        requires_python: A specifier such as `>=3.11`, or "".
+        environments: Markers, at least one of which must hold where it is installed.
+    """
+    document: dict[str, Any] = {"lock-version": "1.0"}
+    if environments:
+        document["environments"] = [str(Marker(marker)) for marker in environments]
+    if requires_python:
+        document["requires-python"] = str(SpecifierSet(requires_python))
+    document["created-by"] = "prebuilt-spawner"
+    document["packages"] = [
+        {"name": wheel.name, "version": wheel.version, "wheels": [_wheel_table(wheel)]}
+        for wheel in sorted(lock.wheels, key=lambda wheel: wheel.name)
+    ]
+    return tomli_w.dumps(document)
+
+
+def supported_tags(probe: BaseProbe) -> tuple[Tag, ...]:
+    """The wheel tags (PEP 425, PEP 600) that the base's interpreter installs, most specific first."""
+    major, minor = probe.python_version.split(".")[:2]
+    return _supported_tags((int(major), int(minor)), probe.abi, probe.machine, probe.glibc)
+
+
+@lru_cache(maxsize=32)
+def _supported_tags(python: tuple[int, int], abi: str, machine: str, glibc: tuple[int, int] | None) -> tuple[Tag, ...]:
+    platforms = list(_platforms(machine, glibc))
+    interpreter = f"cp{python[0]}{python[1]}"
+    return (*cpython_tags(python, [abi], platforms), *compatible_tags(python, interpreter, platforms))
+
+
+def _platforms(machine: str, glibc: tuple[int, int] | None) -> Iterator[str]:
+    if glibc is not None:
+        major, newest = glibc
+        oldest = _OLDEST_GLIBC_MINOR.get(machine, _OLDEST_GLIBC_MINOR_ELSEWHERE)
+        for minor in range(newest, oldest - 1, -1):
+            yield f"manylinux_{major}_{minor}_{machine}"
+            if (major, minor) in _LEGACY_MANYLINUX:
+                yield f"{_LEGACY_MANYLINUX[major, minor]}_{machine}"
+    yield f"linux_{machine}"
+
+
+def _read(text: str, source: str) -> Pylock:
+    try:
+        return Pylock.from_dict(tomllib.loads(text))
+    except PylockUnsupportedVersionError as error:
+        raise MalformedRequest(
+            f"{_sentence(source)} has a lock-version that is not supported; write one with lock-version 1.0.",
+            detail=str(error),
+        ) from error
+    except (PylockValidationError, tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise MalformedRequest(
+            f"{_sentence(source)} cannot be read as a pylock file (PEP 751).", detail=f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _selected(pylock: Pylock, probe: BaseProbe, source: str) -> Iterator[Package]:
+    """The packages that are meant for this base, in the steps of PEP 751 "Installation"."""
+    markers = dict(probe.markers)
+    python = probe.python_version
+    if not _admits(pylock.requires_python, python):
+        raise UnresolvableRequest(
+            f"{_sentence(source)} is for Python {pylock.requires_python}; the base image has {python}."
+        )
+    if pylock.environments and not any(_holds(marker, markers, source) for marker in pylock.environments):
+        raise UnresolvableRequest(f"{_sentence(source)} is for other platforms than that of the base image.")
+    in_lock = {**markers, "extras": frozenset[str](), "dependency_groups": frozenset(pylock.default_groups or ())}
+    seen: set[str] = set()
+    for package in pylock.packages:
+        if package.marker is not None and not _holds(package.marker, in_lock, source):
+            continue
+        if package.name in seen:
+            raise MalformedRequest(f"{_sentence(source)} installs {package.name} twice on the base image's platform.")
+        seen.add(package.name)
+        if not _admits(package.requires_python, python):
+            raise UnresolvableRequest(
+                f"{package.name} needs Python {package.requires_python}; the base image has {python}. "
+                "Choose another version of the package or another base image."
+            )
+        yield package
+
+
+def _admits(specifier: SpecifierSet | None, python_version: str) -> bool:
+    return specifier is None or specifier.contains(python_version, prereleases=True)
+
+
+def _holds(marker: Marker, environment: Mapping[str, Any], source: str) -> bool:
+    context: EvaluateContext = "lock_file" if "dependency_groups" in environment else "requirement"
+    try:
+        return marker.evaluate(environment, context=context)
+    except (KeyError, ValueError) as error:
+        raise MalformedRequest(
+            f"{_sentence(source)} holds a marker that cannot be evaluated: {quoted(str(marker))}."
+        ) from error
+
+
+def _best_wheel(package: Package, probe: BaseProbe, source: str) -> PackageWheel:
+    if package.vcs or package.directory or package.archive:
+        raise MalformedRequest(
+            f"{_sentence(source)} takes {package.name} from a source tree or an archive. Only wheels are installed."
+        )
+    candidates = [(wheel, parse_wheel_filename(wheel.filename)[-1]) for wheel in package.wheels or ()]
+    best = next(create_compatible_tags_selector(supported_tags(probe))(candidates), None)
+    if best is None:
+        version = f" {package.version}" if package.version else ""
+        python = ".".join(probe.python_version.split(".")[:2])
+        raise UnresolvableRequest(
+            f"{package.name}{version} has no wheel for Python {python} on {probe.machine} Linux. "
+            "Try another version of it or another base image."
+        )
+    return best
+
+
+def _locked(package: Package, wheel: PackageWheel, source: str) -> LockedWheel:
+    filename = wheel.filename
+    if not _WHEEL_FILENAME.fullmatch(filename):
+        raise MalformedRequest(f"{_sentence(source)} names a wheel of {package.name} with an odd name.")
+    sha256 = wheel.hashes.get("sha256", "")
+    if not _SHA256.fullmatch(sha256):
+        raise MalformedRequest(f"{_sentence(source)} gives no SHA-256 for {filename}.")
+    if wheel.size is not None and wheel.size < 0:
+        raise MalformedRequest(f"{_sentence(source)} gives {filename} a size below zero.")
+    return LockedWheel(
+        name=package.name,
+        version=str(package.version or parse_wheel_filename(filename)[1]),
+        filename=filename,
+        url=_checked_url(wheel, source),
+        sha256=sha256.lower(),
+        size_bytes=wheel.size,
+    )
+
+
+def _checked_url(wheel: PackageWheel, source: str) -> str:
+    url = wheel.url
+    if not url and wheel.path and PurePosixPath(wheel.path).is_absolute():
+        url = PurePosixPath(wheel.path).as_uri()
+    if not url:
+        raise MalformedRequest(f"{_sentence(source)} gives no URL for {wheel.filename}.")
+    try:
+        parts = urlsplit(url)
+        fits = bool(_URL_CHARACTERS.fullmatch(url)) and (
+            parts.scheme == "file" or (parts.scheme in ("http", "https") and bool(parts.hostname))
+        )
+        if fits:
+            return without_credentials(url)
+    except ValueError:
+        pass
+    raise MalformedRequest(
+        f"{_sentence(source)} gives a URL for {wheel.filename} that cannot be fetched. Use http or https.",
+        detail=quoted(url.rpartition("@")[2]),
+    )
+
+
+def _wheel_table(wheel: LockedWheel) -> dict[str, Any]:
+    table: dict[str, Any] = {"name": wheel.filename, "url": without_credentials(wheel.url)}
+    if wheel.size_bytes is not None:
+        table["size"] = wheel.size_bytes
+    return {**table, "hashes": {"sha256": wheel.sha256}}
+
+
+def _sentence(source: str) -> str:
+    return source[:1].upper() + source[1:]

@@ -1,0 +1,81 @@
+"""The probe of a base: its script's text, what it prints as a value, and where that is kept. No engine here."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ..environment.base import BaseProbe, FolderEntry, InstalledDistribution, InstallScheme
+
+PROBE_VERSION = 1
+"""Counts up when the script reports something else, so that kept probes are made again."""
+
+
+def probe_script() -> str:
+    """The program that the base's interpreter is given."""
+    return resources.files(__package__).joinpath("base_probe_script.py").read_text(encoding="utf-8")
+
+
+def read_probe(text: str) -> BaseProbe:
+    """The value for what the script printed.
+
+    Raises:
+        ValueError: The text is not a report of this version.
+    """
+    try:
+        report: dict[str, Any] = json.loads(text)
+        distributions = (
+            InstalledDistribution(
+                **{
+                    **entry,
+                    "requires": tuple(entry["requires"]),
+                    "provides_extra": tuple(entry["provides_extra"]),
+                    "files": None if entry["files"] is None else tuple(entry["files"]),
+                }
+            )
+            for entry in report["distributions"]
+        )
+        glibc = report["glibc"]
+        return BaseProbe(
+            **{
+                **report,
+                "glibc": None if glibc is None else (glibc[0], glibc[1]),
+                "scheme": InstallScheme(**report["scheme"]),
+                "distributions": {entry.name: entry for entry in distributions},
+                "folders": {
+                    path: FolderEntry(mode=mode, uid=uid, gid=gid)
+                    for path, (mode, uid, gid) in report["folders"].items()
+                },
+            }
+        )
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"not a report of the base probe: {error!r}") from error
+
+
+class ProbeShelf:
+    """Probes on the hub's disk, one file for each base digest."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def _path(self, base_digest: str) -> Path:
+        return self._folder / f"{base_digest}.v{PROBE_VERSION}.json"
+
+    def get(self, base_digest: str) -> BaseProbe | None:
+        """The kept probe; None where there is none that can be read."""
+        try:
+            return read_probe(self._path(base_digest).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def put(self, base_digest: str, text: str) -> None:
+        """Keep what the script printed; another process may do the same at the same time."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self._folder, prefix=".probe-")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(self._path(base_digest))

@@ -1,0 +1,107 @@
+"""The layer descriptors of an image, read from what the engine saves of it."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..environment.base import BaseImage
+from ..errors import EngineFailure
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_SMALL_BYTES = 4 << 20
+_INDEX_TYPES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+
+
+class _Chunks(io.RawIOBase):
+    """The file that `tarfile` reads a stream of chunks from."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        target = memoryview(buffer)
+        size = min(len(target), len(self._rest))
+        target[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+
+def saved_layers(chunks: Iterable[bytes], base: BaseImage) -> tuple[dict[str, Any], ...]:
+    """The base's own layer descriptors (compressed digests and sizes), from `GET /images/{id}/get`.
+
+    Reads no further than needed: the small entries of the OCI layout are kept, layers are skipped.
+
+    Raises:
+        EngineFailure: The layout holds no manifest for the base's platform with the base's layers.
+    """
+    entries: dict[str, Any] = {}
+    with tarfile.open(fileobj=io.BufferedReader(_Chunks(chunks), 1 << 20), mode="r|") as archive:
+        for member in archive:
+            if not member.isfile() or member.size > _SMALL_BYTES:
+                continue
+            file = archive.extractfile(member)
+            if file is None or not _is_document(member.name):
+                continue
+            try:
+                entries[member.name.removeprefix("./")] = json.loads(file.read())
+            except (ValueError, UnicodeDecodeError):
+                continue  # a small layer, not a document
+            found = _manifest_layers(entries, base)
+            if found is not None:
+                return found
+    raise EngineFailure(
+        "The container engine does not say what the base image is made of. Tell your administrator.",
+        detail=f"no manifest for {base.platform} in what was saved of {base.reference} ({sorted(entries)})",
+    )
+
+
+def _is_document(name: str) -> bool:
+    return name.endswith("index.json") or "blobs/sha256/" in name
+
+
+def _manifest_layers(entries: Mapping[str, Any], base: BaseImage) -> tuple[dict[str, Any], ...] | None:
+    index = entries.get("index.json")
+    if index is None:
+        return None
+    for manifest in _manifests(index, entries):
+        layers = manifest.get("layers") or []
+        config = entries.get(_blob(manifest.get("config") or {}))
+        if config is None or len(layers) != len(base.diff_ids):
+            continue
+        if tuple((config.get("rootfs") or {}).get("diff_ids") or ()) == base.diff_ids:
+            return tuple(layers)
+    return None
+
+
+def _manifests(index: Mapping[str, Any], entries: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every image manifest that was read, indexes descended. Attestations have other layers than the base."""
+    for descriptor in index.get("manifests") or []:
+        document = entries.get(_blob(descriptor))
+        if not isinstance(document, dict):
+            continue
+        if document.get("mediaType") in _INDEX_TYPES or "manifests" in document:
+            yield from _manifests(document, entries)
+        else:
+            yield document
+
+
+def _blob(descriptor: Mapping[str, Any]) -> str:
+    return "blobs/sha256/" + str(descriptor.get("digest", "")).removeprefix("sha256:")

@@ -1,0 +1,174 @@
+"""Whether the files of several wheels can live together, and in the base."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from ..environment.base import BaseProbe
+from ..errors import UnbuildableEnvironment
+from .fragment import Fragment, FragmentFile
+from .replacement import Replacement, in_image, parents
+from .wheel import printable
+
+_EXECUTABLE = 0o111
+
+
+@dataclass(frozen=True, kw_only=True)
+class FragmentPart:
+    """What of a fragment goes into the image: all but the files that an earlier one has to the byte."""
+
+    fragment: Fragment
+    files: tuple[FragmentFile, ...]
+
+
+def without_conflicts(
+    fragments: Sequence[Fragment],
+    *,
+    probe: BaseProbe,
+    replaced: Replacement,
+    own_paths: Collection[str],
+    protected: Collection[str],
+) -> tuple[FragmentPart, ...]:
+    """The fragments by name of their distribution, no path in two of them.
+
+    Args:
+        fragments: Of distributions with different names.
+        probe: The base.
+        replaced: What goes from it.
+        own_paths: Paths that this package writes itself, as tar has them.
+        protected: Names of the distributions that the server is made of.
+
+    Raises:
+        UnbuildableEnvironment: Two want different things of one path; names both and the file.
+    """
+    check = _Check(probe=probe, replaced=replaced, own_paths=own_paths, protected=protected)
+    ordered = sorted(fragments, key=lambda fragment: fragment.distribution)
+    parts = tuple(FragmentPart(fragment=fragment, files=check.accepted(fragment)) for fragment in ordered)
+    check.folders_are_not_files()
+    return parts
+
+
+class _Check:
+    """The files that were accepted so far, and the rules for the next."""
+
+    def __init__(
+        self, *, probe: BaseProbe, replaced: Replacement, own_paths: Collection[str], protected: Collection[str]
+    ) -> None:
+        self._probe = probe
+        self._replaced = replaced
+        self._own_paths = frozenset(own_paths)
+        self._protected = frozenset(protected)
+        self._accepted: dict[str, tuple[str, FragmentFile]] = {}
+        self._spellings: dict[str, str] = {}
+        self._folders: dict[str, str] = {}
+        """Folders of accepted files, by path: the distribution that had it first."""
+        scheme = probe.scheme
+        self._program_folders = {
+            path.rpartition("/")[0] for path in (*probe.executables.values(), f"{scheme.scripts}/")
+        }
+        self._stdlib = f"{in_image(probe.stdlib)}/"
+        self._site_folders = tuple(f"{in_image(place)}/" for place in (scheme.purelib, scheme.platlib))
+
+    def accepted(self, fragment: Fragment) -> tuple[FragmentFile, ...]:
+        """The files of a fragment that are not there yet."""
+        return tuple(file for file in fragment.files if self._is_new(fragment.distribution, file))
+
+    def folders_are_not_files(self) -> None:
+        """Last, because a later fragment may have a folder where an earlier one has a file."""
+        for path in sorted(self._folders.keys() & self._accepted.keys()):
+            _conflict(self._folders[path], self._accepted[path][0], path, "one as a file, the other as a folder")
+
+    def _is_new(self, name: str, file: FragmentFile) -> bool:
+        path = file.path
+        spelling = self._spellings.setdefault(path.casefold(), path)
+        if spelling != path:
+            _conflict(name, self._accepted[spelling][0], path, "in spellings that differ only in case")
+        if path in self._accepted:
+            other, same = self._accepted[path]
+            if (same.sha256, same.size_bytes, same.mode) != (file.sha256, file.size_bytes, file.mode):
+                _conflict(name, other, path, "with different content")
+            return False
+        self._check_folders(name, path)
+        self._check_base(name, path)
+        self._check_program(name, file)
+        self._accepted[path] = name, file
+        return True
+
+    def _check_folders(self, name: str, path: str) -> None:
+        for folder in parents(path):
+            if folder in self._folders:
+                return
+            self._folders[folder] = name
+            if f"/{folder}" in self._probe.links:
+                _refuse(name, path, "a folder that is a link in the base image")
+            if folder in self._replaced.staying:
+                self._belongs(name, folder)
+
+    def _check_base(self, name: str, path: str) -> None:
+        absolute = f"/{path}"
+        if path in self._own_paths:
+            _refuse(name, path, "a place that is kept for notes about the image")
+        if absolute in self._probe.folders or absolute in self._probe.links:
+            _refuse(name, path, "the place of a folder of the base image")
+        if path.startswith(self._stdlib) and not path.startswith(self._site_folders):
+            _refuse(name, path, "Python's own library")
+        owner = self._replaced.staying.get(path)
+        # What its replaced version shared already (the `__init__.py` of an old namespace package) it may go on sharing.
+        if owner is not None and (owner in self._protected or path not in (self._replaced.former.get(name) or ())):
+            self._belongs(name, path)
+
+    def _check_program(self, name: str, file: FragmentFile) -> None:
+        folder, _, program = f"/{file.path}".rpartition("/")
+        present = self._probe.executables.get(program)
+        if present is None or folder not in self._program_folders or in_image(present) in self._replaced.removed:
+            return
+        owner = self._replaced.staying.get(in_image(present))
+        if in_image(present) == file.path:
+            if owner is not None:  # `_check_base` allowed it
+                return
+        elif not file.mode & _EXECUTABLE or self._is_formers(name, present):
+            return
+        if owner is not None:
+            belongs = "to the server" if owner in self._protected else f"to {owner} in the base image"
+        else:
+            belongs = "to the base image"
+        raise UnbuildableEnvironment(
+            f'{name} brings a command "{printable(program)}" that would take the place of the one that belongs '
+            f"{belongs}. Leave {name} out, or try another version of it.",
+            detail=f"/{file.path} and {present}",
+        )
+
+    def _is_formers(self, name: str, program: str) -> bool:
+        """Whether it may be of the version that is replaced: listed by that, or nobody's where that has no list."""
+        if name not in self._replaced.former:
+            return False
+        files = self._replaced.former[name]
+        path = in_image(program)
+        return path not in self._replaced.staying if files is None else path in files
+
+    def _belongs(self, name: str, path: str) -> NoReturn:
+        owner = self._replaced.staying[path]
+        if owner in self._protected:
+            raise UnbuildableEnvironment(
+                f'{name} has a file "{printable(path)}" that belongs to the server ({owner}). '
+                f"Leave {name} out, or try another version of it."
+            )
+        raise UnbuildableEnvironment(
+            f'{name} has a file "{printable(path)}" that belongs to {owner} in the base image. '
+            f"Leave {name} out, or ask for another version of {name} or {owner}."
+        )
+
+
+def _conflict(name: str, other: str, path: str, how: str) -> NoReturn:
+    raise UnbuildableEnvironment(
+        f'{other} and {name} both have "{printable(path)}", {how}. '
+        "They cannot be installed together: leave one out, or try other versions."
+    )
+
+
+def _refuse(name: str, path: str, what: str) -> NoReturn:
+    raise UnbuildableEnvironment(
+        f'{name} has a file "{printable(path)}" for {what}. Leave {name} out, or try another version of it.'
+    )

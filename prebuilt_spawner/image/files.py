@@ -1,0 +1,92 @@
+"""The files of our own in an image: what it was made from, how to make it without us, how to ask for a package."""
+
+from __future__ import annotations
+
+import posixpath
+import shlex
+
+from ..environment.base import BaseProbe
+from ..environment.lock import Lock, to_pylock
+from .names import SHARE_FOLDER
+from .replacement import in_image
+
+_MANAGED_ERROR = """\
+Packages cannot be installed in a running server here: all servers of this environment share one image.
+To add a package, open the Hub Control Panel (in JupyterLab: the menu "File"), stop this server,
+start it again, and add the package to the list on the form."""
+
+_DOCKERFILE = """\
+# Makes this environment without prebuilt-spawner:
+#
+#     docker build --build-arg BASE=<base image> <folder that holds this file and pylock.toml>
+#
+# Written by prebuilt-spawner {version}.{base_note}
+ARG BASE
+FROM ${{BASE}}
+USER root
+COPY pylock.toml {share}/pylock.toml
+{install}USER {user}
+"""
+
+_PIP = "pip>=26.1"
+"""The first that installs from a lock (PEP 751) with `-r`."""
+
+
+def own_files(
+    *, lock: Lock, probe: BaseProbe, immutable: bool, version: str, base_reference_digest: str = ""
+) -> dict[str, bytes]:
+    """Our files by path, absolute without the leading slash.
+
+    Args:
+        lock: What the image installs.
+        probe: The base.
+        immutable: Whether to leave a notice that keeps pip and uv from installing into the image (PEP 668). They
+            do not read it in a virtual environment, so that none is left there.
+        version: Of this package.
+        base_reference_digest: A digest by which people find the base, for the Dockerfile; "" for none.
+    """
+    share = in_image(SHARE_FOLDER)
+    files = {
+        f"{share}/pylock.toml": to_pylock(lock).encode(),
+        f"{share}/Dockerfile": dockerfile(
+            lock=lock, probe=probe, version=version, base_digest=base_reference_digest
+        ).encode(),
+    }
+    if immutable and not probe.virtual:
+        files[in_image(posixpath.join(probe.stdlib, "EXTERNALLY-MANAGED"))] = externally_managed().encode()
+    return files
+
+
+def dockerfile(*, lock: Lock, probe: BaseProbe, version: str, base_digest: str = "") -> str:
+    """A Dockerfile that, beside `pylock.toml`, makes the same environment with `docker build` alone.
+
+    It installs with a pip of its own, because the base's may be too old to know locks, and ends with the base's user.
+    """
+    install = " \\\n    && ".join(_install_commands(probe))
+    return _DOCKERFILE.format(
+        version=version,
+        base_note=f" The base image it was made on: {base_digest}" if base_digest else "",
+        share=SHARE_FOLDER,
+        install=f"RUN {install}\n" if lock.wheels else "",
+        user=probe.user or f"{probe.uid}:{probe.gid}",
+    )
+
+
+def externally_managed() -> str:
+    """PEP 668's notice; lines of a value after the first are indented."""
+    return "[externally-managed]\nError=" + _MANAGED_ERROR.replace("\n", "\n ") + "\n"
+
+
+def _install_commands(probe: BaseProbe) -> list[str]:
+    python = shlex.quote(probe.interpreter)
+    lock = f"{SHARE_FOLDER}/pylock.toml"
+    if "pip" not in probe.distributions and "uv" in probe.distributions:
+        return [f"uv pip install --python {python} --break-system-packages --no-cache --no-deps -r {lock}"]
+    folder = "/tmp/prebuilt-pip"  # noqa: S108 - in an image that is being built
+    # Options that a base's old pip does not know are given to the new one only.
+    return [
+        f"{python} -m pip install --no-cache-dir --target {folder} {shlex.quote(_PIP)}",
+        f"{python} {folder}/pip install --no-cache-dir --no-deps --break-system-packages --root-user-action=ignore "
+        f"-r {lock}",
+        f"rm -r {folder}",
+    ]

@@ -1,0 +1,14 @@
+"""The labels that images and containers of ours carry, and where our own files are in an image."""
+
+from __future__ import annotations
+
+VERSION_LABEL = "prebuilt_spawner.version"
+DIGEST_LABEL = "prebuilt_spawner.digest"
+BASE_DIGEST_LABEL = "prebuilt_spawner.base_digest"
+PACKAGES_LABEL = "prebuilt_spawner.packages"
+
+PROBE_LABEL = "prebuilt_spawner.probe"
+"""On the containers that ask a base's interpreter about itself, never on an image."""
+
+SHARE_FOLDER = "/usr/local/share/prebuilt-spawner"
+"""Where an image says what was installed in it."""

@@ -1,0 +1,77 @@
+"""Our own files in an image."""
+
+import configparser
+from dataclasses import replace
+
+from prebuilt_spawner.environment.lock import parse_pylock
+from prebuilt_spawner.image.files import own_files
+
+from .wheels import make_distribution, make_lock, make_probe
+
+SHARE = "usr/local/share/prebuilt-spawner"
+NOTICE = "opt/env/lib/python3.11/EXTERNALLY-MANAGED"
+
+
+def test_the_notice_is_there_where_it_is_read() -> None:
+    """PEP 668's file is left in immutable images, and not where the interpreter is a virtual environment's."""
+    probe = make_probe()
+    lock = make_lock("demo")
+    both = {f"{SHARE}/pylock.toml", f"{SHARE}/Dockerfile"}
+    assert own_files(lock=lock, probe=probe, immutable=True, version="1").keys() == both | {NOTICE}
+    assert own_files(lock=lock, probe=probe, immutable=False, version="1").keys() == both
+    assert own_files(lock=lock, probe=replace(probe, virtual=True), immutable=True, version="1").keys() == both
+
+
+def test_the_notice_says_what_to_do_in_pips_format() -> None:
+    """pip reads it with `configparser` without interpolation, the way PEP 668 says, and prints `Error`."""
+    notice = own_files(lock=make_lock(), probe=make_probe(), immutable=True, version="1")[NOTICE].decode()
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(notice)
+    error = parser.get("externally-managed", "Error")
+    assert "Hub Control Panel" in error
+    assert "stop this server" in error
+
+
+def test_the_lock_can_be_read_back() -> None:
+    """pylock.toml has the wheels of the image."""
+    lock = make_lock("demo", "other")
+    text = own_files(lock=lock, probe=make_probe(), immutable=False, version="1")[f"{SHARE}/pylock.toml"].decode()
+    assert parse_pylock(text, make_probe()) == lock
+
+
+def test_the_dockerfile_needs_a_base_and_keeps_its_user() -> None:
+    """`ARG BASE`, an installation as root with the base's interpreter, the base's user last, and the base's digest."""
+    probe = make_probe(make_distribution("pip", "pip/__init__.py"), interpreter="/opt/my env/bin/python3")
+    files = own_files(
+        lock=make_lock("demo"), probe=probe, immutable=True, version="1.2", base_reference_digest="sha256:abc"
+    )
+    lines = files[f"{SHARE}/Dockerfile"].decode().splitlines()
+    instructions = [line for line in lines if line and not line.startswith(("#", " "))]
+    assert [line.split()[0] for line in instructions] == ["ARG", "FROM", "USER", "COPY", "RUN", "USER"]
+    assert instructions[0] == "ARG BASE"
+    assert instructions[1] == "FROM ${BASE}"
+    assert instructions[-1] == "USER jovyan"
+    assert "'/opt/my env/bin/python3' -m pip" in instructions[4]
+    assert any("sha256:abc" in line for line in lines if line.startswith("#"))
+
+
+def test_a_base_with_uv_alone_installs_with_uv() -> None:
+    """uv reads locks by itself."""
+    probe = make_probe(make_distribution("uv", "uv/__init__.py"))
+    dockerfile = own_files(lock=make_lock("demo"), probe=probe, immutable=True, version="1")[f"{SHARE}/Dockerfile"]
+    assert b"RUN uv pip install" in dockerfile
+    assert b"-m pip" not in dockerfile
+
+
+def test_an_empty_lock_installs_nothing() -> None:
+    """The environment of the empty lock is the base: its Dockerfile only brings the lock."""
+    dockerfile = own_files(lock=make_lock(), probe=make_probe(), immutable=True, version="1")[f"{SHARE}/Dockerfile"]
+    assert b"RUN" not in dockerfile
+    assert b"COPY pylock.toml" in dockerfile
+
+
+def test_a_user_without_a_name_is_kept_by_number() -> None:
+    """Where the base's user has no name, its numbers are written."""
+    probe = replace(make_probe(), user="")
+    dockerfile = own_files(lock=make_lock(), probe=probe, immutable=True, version="1")[f"{SHARE}/Dockerfile"]
+    assert dockerfile.endswith(b"USER 1000:100\n")
