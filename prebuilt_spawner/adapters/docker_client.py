@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ from docker.errors import APIError, DockerException
 from ..errors import EngineFailure, EngineUnavailable, PrebuiltError, StorageFailure
 
 T = TypeVar("T")
+
+_CLOSE_SECONDS = 10
 
 _UNREACHABLE = "The container engine cannot be reached. Try again in a few minutes, or tell your administrator."
 _REFUSED = "The container engine could not do what was needed. Try again, or tell your administrator."
@@ -58,6 +61,7 @@ class DockerClient:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prebuilt-engine")
         self._local = threading.local()
         self._clients: list[docker.APIClient] = []
+        self._running: set[threading.Event] = set()
 
     def _client(self) -> docker.APIClient:
         # A client for each thread: a requests session is not made for several.
@@ -75,8 +79,12 @@ class DockerClient:
         stop = threading.Event()
 
         def job() -> T:
-            with translated():
-                return work(self._client(), stop)
+            self._running.add(stop)
+            try:
+                with translated():
+                    return work(self._client(), stop)
+            finally:
+                self._running.discard(stop)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, job)
@@ -84,8 +92,12 @@ class DockerClient:
             stop.set()
             raise
 
-    def close(self) -> None:
-        """Release connections and threads; calls that go on are left to end by themselves."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    async def close(self) -> None:
+        """Stop what runs, wait for it a while, and release connections and threads."""
+        for stop in list(self._running):
+            stop.set()
+        ended = asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(ended, _CLOSE_SECONDS)
         for client in self._clients:
             client.close()

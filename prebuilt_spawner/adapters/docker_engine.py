@@ -88,15 +88,20 @@ class DockerEngine:
     async def hold(self, base: BaseImage) -> AsyncIterator[None]:
         tag = f"hold-{base.digest[:16]}-{secrets.token_hex(4)}"
         name = f"{self._repository}:{tag}"
+
+        def release(client: docker.APIClient, stop: threading.Event) -> None:
+            with contextlib.suppress(NotFound):
+                client.remove_image(name, noprune=True)
+
+        def take(client: docker.APIClient, stop: threading.Event) -> None:
+            client.tag(base.image_id, self._repository, tag)
+            if stop.is_set():  # and `release` may have run already
+                release(client, stop)
+
         try:
-            await self._docker.run(lambda client, stop: client.tag(base.image_id, self._repository, tag))
+            await self._docker.run(take)
             yield
         finally:
-
-            def release(client: docker.APIClient, stop: threading.Event) -> None:
-                with contextlib.suppress(NotFound):
-                    client.remove_image(name, noprune=True)
-
             await asyncio.shield(self._docker.run(release))
 
     # -- derived images ----------------------------------------------------------------------------------------------
@@ -125,18 +130,10 @@ class DockerEngine:
             return await self._docker.run(work)
 
     async def discard(self, image: DerivedImage) -> None:
-        def work(client: docker.APIClient, stop: threading.Event) -> None:
-            with contextlib.suppress(NotFound):
-                found = client.inspect_image(image.image_id)
-                if not found.get("RepoTags") and _is_ours(found):
-                    # Refused where a container uses it, which is as it should be.
-                    with contextlib.suppress(APIError):
-                        client.remove_image(image.image_id)
-
-        await self._docker.run(work)
+        await self._docker.run(lambda client, stop: _discard(client, image.image_id))
 
     async def close(self) -> None:
-        self._docker.close()
+        await self._docker.close()
 
     # -- handing over ------------------------------------------------------------------------------------------------
 
@@ -154,31 +151,25 @@ class DockerEngine:
             image_id, archive = docker_archive(plan, config, diff_ids)
         try:
             _load(client, _reported(archive, stop, total_bytes, report))
+            report(BuildEvent(phase=Phase.CHECKING, message="Checking the image"))
+            image = _checked(client, image_id, layers=[*plan.base.diff_ids, *diff_ids])
+            if stop.is_set():
+                raise Cancelled
         except BaseException:
-            # The containerd store keeps a record of a failed load, which inspects fine and cannot be started.
+            # Also after a failed load: the containerd store keeps a record that inspects fine and cannot be started.
             with contextlib.suppress(Exception):
-                client.remove_image(image_id)
+                _discard(client, image_id)
             raise
-        report(BuildEvent(phase=Phase.CHECKING, message="Checking the image"))
-        found = client.inspect_image(image_id)
-        wanted = [*plan.base.diff_ids, *diff_ids]
-        if found["RootFS"]["Layers"] != wanted or not _is_ours(found):
-            with contextlib.suppress(APIError):
-                client.remove_image(image_id)
-            raise EngineFailure(
-                "The container engine did not store the image as it was sent. Try again, or tell your administrator.",
-                detail=f"layers of {image_id}: {found['RootFS']['Layers']} instead of {wanted}",
-            )
-        return _derived(found, reference="")
+        return image
 
     def _base_layers(self, client: docker.APIClient, base: BaseImage) -> tuple[dict[str, Any], ...]:
         """The base's own layer descriptors, which only its manifest has; once for each manifest."""
         if base.image_id not in self._saved_layers:
-            stream = client.get_image(base.image_id)
-            try:
-                self._saved_layers[base.image_id] = saved_layers(stream, base)
-            finally:
-                stream.close()
+            # Not docker-py's `get_image`, which keeps its connection open where it is not read to the end.
+            response = client._get(client._url("/images/{0}/get", base.image_id), stream=True)
+            with contextlib.closing(response):
+                client._raise_for_status(response)
+                self._saved_layers[base.image_id] = saved_layers(response.iter_content(1 << 20), base)
         return self._saved_layers[base.image_id]
 
 
@@ -292,6 +283,26 @@ def _checked_probe(text: str, base: BaseImage) -> BaseProbe:
     return probe
 
 
+def _checked(client: docker.APIClient, image_id: str, *, layers: list[str]) -> DerivedImage:
+    """The image that was loaded, if the engine has it as it was sent."""
+    found = client.inspect_image(image_id)
+    if found["RootFS"]["Layers"] != layers or not _is_ours(found):
+        raise EngineFailure(
+            "The container engine did not store the image as it was sent. Try again, or tell your administrator.",
+            detail=f"layers of {image_id}: {found['RootFS']['Layers']} instead of {layers}",
+        )
+    return _derived(found, reference="")
+
+
+def _discard(client: docker.APIClient, image_id: str) -> None:
+    """Remove an image that has no name. IDs follow from content: one that has a name is somebody's."""
+    with contextlib.suppress(NotFound):
+        if not client.inspect_image(image_id).get("RepoTags"):
+            # Refused where a container uses it, which is as it should be.
+            with contextlib.suppress(APIError):
+                client.remove_image(image_id)
+
+
 def _labels_of(found: Mapping[str, Any]) -> Mapping[str, str]:
     return (found.get("Config") or {}).get("Labels") or {}
 
@@ -345,8 +356,9 @@ def _reported(archive: Iterator[bytes], stop: threading.Event, total_bytes: int,
 def _load(client: docker.APIClient, chunks: Iterator[bytes]) -> None:
     """Send an archive. The engine reports failures in its answer's stream, under HTTP 200."""
     response = client._post(client._url("/images/load"), data=chunks, stream=True, timeout=None)
-    client._raise_for_status(response)
-    for line in response.iter_lines():
-        message = json.loads(line) if line else {}
-        if "error" in message:
-            raise engine_error(str(message["error"]))
+    with contextlib.closing(response):
+        client._raise_for_status(response)
+        for line in response.iter_lines():
+            message = json.loads(line) if line else {}
+            if "error" in message:
+                raise engine_error(str(message["error"]))

@@ -1,1 +1,5 @@
-"""The ledger: a small SQLAlchemy database that remembers locks and environments."""
+"""The memory of the hub: which lock answers which request, and which environments exist, in an SQL database."""
+
+from .sql_ledger import SqlLedger
+
+__all__ = ["SqlLedger"]

@@ -1,0 +1,319 @@
+"""In-memory doubles of the engine, the resolver and the wheel store, for tests. Nothing is downloaded, run or written.
+
+They follow the rules of `prebuilt_spawner.build.interface`, and pass the same contract tests as the real ones.
+Each counts its calls, and fails or waits where a test says so. `SqlLedger("sqlite://")` is the ledger to go with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from ..build.events import BuildEvent, Phase, Report
+from ..build.interface import DerivedImage, ResolveRequest
+from ..environment.base import BaseImage, BaseProbe
+from ..environment.lock import Lock, LockedWheel
+from ..errors import BaseImageUnavailable, EngineFailure, PrebuiltError, StorageFailure
+from ..image.archive import layer_digest, read_parts
+from ..image.config import derived_config, sha256_of
+from ..image.fragment import Fragment
+from ..image.layer import ImagePlan, Layer
+from ..image.names import BASE_DIGEST_LABEL, DIGEST_LABEL
+from .memory_index import Candidate, Search
+
+
+@dataclass
+class Switches:
+    """How tests disturb a double.
+
+    Attributes:
+        failures: What the method of this name raises, until it is taken out.
+        gates: What the method of this name waits for before it does anything.
+        calls: How often each method was called.
+        cancelled: How often a call was cancelled at its gate.
+    """
+
+    failures: dict[str, PrebuiltError] = field(default_factory=dict)
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    calls: Counter[str] = field(default_factory=Counter)
+    cancelled: Counter[str] = field(default_factory=Counter)
+
+    async def pass_through(self, method: str) -> None:
+        """Count the call, wait for its gate, raise its failure; always gives other tasks a turn."""
+        self.calls[method] += 1
+        gate = self.gates.get(method)
+        try:
+            await (asyncio.sleep(0) if gate is None else gate.wait())
+        except asyncio.CancelledError:
+            self.cancelled[method] += 1
+            raise
+        if method in self.failures:
+            raise self.failures[method]
+
+
+class MemoryEngine:
+    """Implements `prebuilt_spawner.build.interface.Engine`.
+
+    Attributes:
+        switches: By the names of the interface's methods.
+        unavailable: What every method raises while it is set, as a stopped engine would.
+        bases: The base under each name; tests add, move and remove them.
+        plans: What each image of ours was made from, by image ID.
+        in_use: IDs of images that containers use.
+    """
+
+    def __init__(self) -> None:
+        self.switches = Switches()
+        self.unavailable: PrebuiltError | None = None
+        self.bases: dict[str, BaseImage] = {}
+        self.plans: dict[str, ImagePlan] = {}
+        self.in_use: set[str] = set()
+        self._probes: dict[str, BaseProbe] = {}
+        self._names: dict[str, str] = {}
+        self._held: Counter[str] = Counter()
+
+    def add_base(self, base: BaseImage, probe: BaseProbe) -> None:
+        """Give the engine a base under its reference; a base that has that name already loses it."""
+        self.bases[base.reference] = base
+        self._probes[base.digest] = probe
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Image ID of ours by name."""
+        return dict(self._names)
+
+    def held(self, base: BaseImage) -> bool:
+        """Whether somebody holds the base now."""
+        return self._held[base.image_id] > 0
+
+    async def resolve_base(self, reference: str) -> BaseImage:
+        """See `Engine.resolve_base`; there is no registry to pull from."""
+        await self._pass("resolve_base")
+        if self._names.get(reference):
+            raise BaseImageUnavailable(f"The image {reference} is a prepared environment and cannot be a base.")
+        if reference not in self.bases:
+            raise BaseImageUnavailable(f"The base image {reference} is not there and cannot be pulled.")
+        return self.bases[reference]
+
+    async def probe(self, base: BaseImage) -> BaseProbe:
+        """See `Engine.probe`."""
+        await self._pass("probe")
+        if base.digest not in self._probes:
+            raise BaseImageUnavailable(f"The Python of the base image {base.reference} cannot be asked.")
+        return self._probes[base.digest]
+
+    @asynccontextmanager
+    async def hold(self, base: BaseImage) -> AsyncIterator[None]:
+        """See `Engine.hold`."""
+        await self._pass("hold")
+        self._require_layers(base)
+        self._held[base.image_id] += 1
+        try:
+            yield
+        finally:
+            self._held[base.image_id] -= 1
+
+    async def find(self, reference: str) -> DerivedImage | None:
+        """See `Engine.find`."""
+        await self._pass("find")
+        return self._found(reference)
+
+    async def assemble(self, plan: ImagePlan, *, report: Report) -> DerivedImage:
+        """See `Engine.assemble`. As in a real engine, one plan gives one image ID."""
+        report(BuildEvent(phase=Phase.SAVING, message="Saving to the engine"))
+        await self._pass("assemble")
+        self._require_layers(plan.base)
+        if plan.labels.get(DIGEST_LABEL) != plan.digest or not all(map(_is_archive, plan.layers)):
+            raise EngineFailure("The container engine did not store the image as it was sent.")
+        report(BuildEvent(phase=Phase.CHECKING, message="Checking the image"))
+        await asyncio.sleep(0)
+        image_id = sha256_of(_config(plan))
+        self.plans[image_id] = plan
+        return self._derived(image_id, reference="")
+
+    async def tag(self, image: DerivedImage, reference: str) -> DerivedImage:
+        """See `Engine.tag`."""
+        await self._pass("tag")
+        present = self._found(reference)
+        if present is not None:
+            return present
+        if image.image_id not in self.plans:
+            raise EngineFailure("The image that was made has gone. Start again.")
+        self._names[reference] = image.image_id
+        return self._derived(image.image_id, reference=reference)
+
+    async def discard(self, image: DerivedImage) -> None:
+        """See `Engine.discard`."""
+        await self._pass("discard")
+        if image.image_id not in self._names.values() and image.image_id not in self.in_use:
+            self.plans.pop(image.image_id, None)
+
+    async def close(self) -> None:
+        """See `Engine.close`."""
+        self.switches.calls["close"] += 1
+
+    def config(self, image_id: str) -> dict[str, Any]:
+        """The runtime configuration of an image of ours, as an engine shows it."""
+        config: dict[str, Any] = json.loads(_config(self.plans[image_id]))["config"]
+        return config
+
+    def name(self, image_id: str, reference: str) -> None:
+        """Give an image of ours a name, or "" for an image of somebody else, as an administrator may."""
+        self._names[reference] = image_id
+
+    def remove(self, reference: str) -> None:
+        """Take an image of ours away with its name, as an administrator may."""
+        image_id = self._names.pop(reference)
+        if image_id not in self._names.values():
+            self.plans.pop(image_id, None)
+
+    async def _pass(self, method: str) -> None:
+        await self.switches.pass_through(method)
+        if self.unavailable is not None:
+            raise self.unavailable
+
+    def _require_layers(self, base: BaseImage) -> None:
+        present = any(known.diff_ids == base.diff_ids for known in self.bases.values())
+        stacked_on = any(plan.base.diff_ids == base.diff_ids for plan in self.plans.values())
+        if not present and not stacked_on and not self.held(base):
+            raise EngineFailure("The base image has gone. Start again.")
+
+    def _found(self, reference: str) -> DerivedImage | None:
+        image_id = self._names.get(reference)
+        if not image_id:
+            return None
+        image = self._derived(image_id, reference=reference)
+        return image if reference.endswith(f":{image.digest}") else None
+
+    def _derived(self, image_id: str, *, reference: str) -> DerivedImage:
+        plan = self.plans[image_id]
+        return DerivedImage(
+            reference=reference,
+            image_id=image_id,
+            digest=plan.labels[DIGEST_LABEL],
+            base_digest=plan.labels.get(BASE_DIGEST_LABEL, ""),
+            size_bytes=sum(layer.size_bytes for layer in plan.layers),
+        )
+
+
+def _config(plan: ImagePlan) -> bytes:
+    return derived_config(plan, [layer_digest(layer) for layer in plan.layers])
+
+
+def _is_archive(layer: Layer) -> bool:
+    content = b"".join(read_parts(layer.parts))
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+            archive.getmembers()
+    except tarfile.TarError:
+        return False
+    return True
+
+
+class MemoryResolver:
+    """Implements `prebuilt_spawner.build.interface.Resolver` over a few packages that tests publish.
+
+    Tries versions in order (preferred, the base's, newest first) and goes back where they conflict.
+
+    Attributes:
+        switches: For `resolve`.
+        requests: What was asked.
+    """
+
+    def __init__(self, *, protected: Iterable[str] = ()) -> None:
+        self.switches = Switches()
+        self.requests: list[ResolveRequest] = []
+        self._protected = frozenset(protected)
+        self._index: dict[str, dict[Version, Candidate]] = {}
+
+    def publish(self, name: str, version: str, *requires: str) -> LockedWheel:
+        """Put a wheel for every platform on the index; `requires` are its `Requires-Dist` lines."""
+        name = canonicalize_name(name)
+        filename = f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+        wheel = LockedWheel(
+            name=name,
+            version=str(Version(version)),
+            filename=filename,
+            url=f"https://index.example/{filename}",
+            sha256=hashlib.sha256(filename.encode()).hexdigest(),
+            size_bytes=1000,
+        )
+        self._index.setdefault(name, {})[Version(version)] = Candidate(
+            version=Version(version), requires=tuple(map(Requirement, requires)), wheel=wheel
+        )
+        return wheel
+
+    def withdraw(self, name: str, version: str) -> None:
+        """Take a wheel from the index."""
+        del self._index[canonicalize_name(name)][Version(version)]
+
+    async def resolve(self, request: ResolveRequest) -> Lock:
+        """See `Resolver.resolve`."""
+        self.requests.append(request)
+        await self.switches.pass_through("resolve")
+        search = Search(self._index, self._protected, request)
+        chosen = search.run()
+        wheels = (candidate.wheel for candidate in chosen.values() if candidate.wheel is not None)
+        return Lock(wheels=tuple(sorted(wheels, key=lambda wheel: wheel.name)))
+
+
+class MemoryWheelStore:
+    """Implements `prebuilt_spawner.build.interface.WheelStore`: every fragment is empty.
+
+    Attributes:
+        switches: For `fetch` and `fragments`.
+        bad_wheels: What fetching or preparing the wheel of this name raises.
+        fetched: The SHA-256 of every wheel that is here.
+    """
+
+    def __init__(self) -> None:
+        self.switches = Switches()
+        self.bad_wheels: dict[str, PrebuiltError] = {}
+        self.fetched: set[str] = set()
+
+    async def fetch(self, wheels: Sequence[LockedWheel], *, report: Report) -> None:
+        """See `WheelStore.fetch`; reports only what is not here yet."""
+        await self.switches.pass_through("fetch")
+        missing = [wheel for wheel in wheels if wheel.sha256 not in self.fetched]
+        total_bytes = sum(wheel.size_bytes or 0 for wheel in missing)
+        event = BuildEvent(phase=Phase.DOWNLOADING, message="Downloading packages", total=total_bytes)
+        for wheel in missing:
+            if wheel.name in self.bad_wheels:
+                raise self.bad_wheels[wheel.name]
+            self.fetched.add(wheel.sha256)
+            event = replace(event, done=event.done + (wheel.size_bytes or 0))
+            report(event)
+
+    async def fragments(
+        self, wheels: Sequence[LockedWheel], probe: BaseProbe, *, report: Report
+    ) -> tuple[Fragment, ...]:
+        """See `WheelStore.fragments`."""
+        await self.switches.pass_through("fragments")
+        for wheel in wheels:
+            if wheel.name in self.bad_wheels:
+                raise self.bad_wheels[wheel.name]
+            if wheel.sha256 not in self.fetched:
+                raise StorageFailure("A package that was downloaded has gone. Start again.", detail=wheel.filename)
+        report(BuildEvent(phase=Phase.PREPARING, message="Preparing packages", done=len(wheels), total=len(wheels)))
+        return tuple(
+            Fragment(wheel_sha256=wheel.sha256, distribution=wheel.name, body=Path(os.devnull), files=())
+            for wheel in wheels
+        )
+
+    async def close(self) -> None:
+        """See `WheelStore.close`."""
+        self.switches.calls["close"] += 1

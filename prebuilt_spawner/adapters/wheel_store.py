@@ -1,0 +1,299 @@
+"""Wheels and their fragments on the hub's disk, under names that their content gives them.
+
+    wheels/<sha256[:2]>/<sha256>/<file name>       as the index served it, verified
+    fragments/<key[:2]>/<key>.tar                  the tar entries of its files in one scheme
+    fragments/<key[:2]>/<key>.json                 their index; written last
+
+Every file appears whole under its name or not at all, and the same name always means the same content. So any number of
+threads and processes can share a store without locks: the worst is that something is made twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import requests
+
+from ..build.events import BuildEvent, Phase, Report, ignore
+from ..build.sharing import SharedTasks
+from ..environment.base import BaseProbe
+from ..environment.lock import LockedWheel
+from ..errors import IndexUnavailable, StorageFailure, UnbuildableEnvironment
+from ..image.fragment import Fragment, fragment_from_json, fragment_key
+from ..image.worker_protocol import job_for
+from .fragment_workers import FragmentWorkers
+from .network import NetworkSettings
+from .wheel_download import Download
+
+T = TypeVar("T")
+
+_REPORT_SECONDS = 0.3
+_BLOCK_BYTES = 1024 * 1024
+_TELL = "Please tell the administrator of this hub."
+
+
+class DiskWheelStore:
+    """Implements `prebuilt_spawner.build.interface.WheelStore` in a folder.
+
+    Args:
+        network: Proxies, certificates and credentials.
+        cache_dir: The folder; made when needed.
+        workers: How many processes make fragments; None for one for each processor.
+        max_parallel_downloads: How many wheels are on their way at once.
+        silence_seconds: How long a server may send nothing before the download counts as failed.
+        retries: How often a download is tried again after what may pass.
+    """
+
+    def __init__(
+        self,
+        network: NetworkSettings,
+        cache_dir: Path,
+        *,
+        workers: int | None = None,
+        max_parallel_downloads: int = 8,
+        silence_seconds: float = 30,
+        retries: int = 3,
+    ) -> None:
+        self._network = network
+        self._wheels = cache_dir.absolute() / "wheels"
+        self._fragments = cache_dir.absolute() / "fragments"
+        self._worker_count = workers or os.cpu_count() or 1
+        self._silence_seconds = silence_seconds
+        self._retries = retries
+        self._download_threads = ThreadPoolExecutor(max_parallel_downloads, thread_name_prefix="wheel-download")
+        # Of its own, so that a quick look at the disk does not queue behind slow downloads.
+        self._disk_threads = ThreadPoolExecutor(2, thread_name_prefix="wheel-store")
+        self._sessions = threading.local()
+        self._all_sessions: list[requests.Session] = []
+        self._downloads: SharedTasks[None] = SharedTasks()
+        self._preparations: SharedTasks[Fragment] = SharedTasks()
+        self._under_way: dict[Path, Download] = {}
+        # Started when they are needed first.
+        self._workers: FragmentWorkers | None = None
+
+    async def fetch(self, wheels: Sequence[LockedWheel], *, report: Report) -> None:
+        """See `prebuilt_spawner.build.interface.WheelStore`. Reports bytes, of what was not here yet."""
+        there = await asyncio.gather(*(self._on_disk(self._is_here, wheel) for wheel in wheels))
+        missing = sorted(
+            {wheel for wheel, here in zip(wheels, there, strict=True) if not here},
+            key=lambda wheel: (-(wheel.size_bytes or 0), wheel.name),
+        )
+        if not missing:
+            return
+        tasks = [
+            asyncio.create_task(
+                self._downloads.run(self._wheel_path(wheel), partial(self._download, wheel), report=ignore)
+            )
+            for wheel in missing
+        ]
+        progress = _DownloadProgress(missing, lambda wheel: self._under_way.get(self._wheel_path(wheel)))
+        await _all_done(tasks, lambda: report(progress.event()), progress.received_bytes)
+        report(progress.last_event())
+
+    async def fragments(
+        self, wheels: Sequence[LockedWheel], probe: BaseProbe, *, report: Report
+    ) -> tuple[Fragment, ...]:
+        """See `prebuilt_spawner.build.interface.WheelStore`. Reports packages.
+
+        Raises:
+            SurroundingsError: A worker process broke down.
+        """
+        keys = {wheel.sha256: fragment_key(wheel.sha256, probe) for wheel in wheels}
+        known = await asyncio.gather(*(self._on_disk(self._read, keys[wheel.sha256], wheel) for wheel in wheels))
+        made = {wheel.sha256: fragment for wheel, fragment in zip(wheels, known, strict=True) if fragment is not None}
+        # The biggest first: they would else be worked on alone at the end.
+        missing = sorted(
+            {wheel for wheel in wheels if wheel.sha256 not in made}, key=lambda wheel: -(wheel.size_bytes or 0)
+        )
+        tasks = [
+            asyncio.create_task(
+                self._preparations.run(
+                    keys[wheel.sha256], partial(self._prepare, wheel, keys[wheel.sha256], probe), report=ignore
+                )
+            )
+            for wheel in missing
+        ]
+
+        def done() -> int:
+            return len(made) + sum(task.done() for task in tasks)
+
+        def tell() -> None:
+            report(BuildEvent(phase=Phase.PREPARING, message="Preparing packages", done=done(), total=len(keys)))
+
+        if missing:
+            await _all_done(tasks, tell, done)
+            tell()
+        prepared = {task.result().wheel_sha256: task.result() for task in tasks}
+        return tuple((made | prepared)[wheel.sha256] for wheel in wheels)
+
+    async def close(self) -> None:
+        """See `prebuilt_spawner.build.interface.WheelStore`."""
+        await self._downloads.close()
+        await self._preparations.close()
+        if self._workers is not None:
+            await self._workers.close()
+        # A thread that a silent server holds ends within the silence that it may keep; nobody waits for it.
+        self._download_threads.shutdown(wait=False, cancel_futures=True)
+        self._disk_threads.shutdown(wait=False, cancel_futures=True)
+        for session in self._all_sessions:
+            session.close()
+
+    async def _on_disk(self, work: Callable[..., T], *arguments: object) -> T:
+        """Run a short piece of work with files in a thread."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._disk_threads, work, *arguments)
+        except OSError as error:
+            raise StorageFailure(f"The hub's disk is full or cannot be used. {_TELL}", detail=str(error)) from error
+
+    # Wheels
+
+    def _wheel_path(self, wheel: LockedWheel) -> Path:
+        # Locks are read strictly, and a path is still not made from whatever a text says.
+        if Path(wheel.filename).name != wheel.filename or len(wheel.sha256) != 64 or not wheel.sha256.isalnum():
+            raise ValueError(f"not a wheel's name and hash: {wheel.filename!r}, {wheel.sha256!r}")
+        return self._wheels / wheel.sha256[:2] / wheel.sha256 / wheel.filename
+
+    def _is_here(self, wheel: LockedWheel) -> bool:
+        """Whole, as far as its size tells; where the index said none, as its hash tells."""
+        path = self._wheel_path(wheel)
+        if not path.is_file():
+            return False
+        return path.stat().st_size == wheel.size_bytes if wheel.size_bytes is not None else _is_intact(path, wheel)
+
+    async def _download(self, wheel: LockedWheel, report: Report) -> None:
+        path = self._wheel_path(wheel)
+        await self._on_disk(_make_folder, path.parent)
+        download = Download(wheel, path, self._network, silence_seconds=self._silence_seconds, retries=self._retries)
+        self._under_way[path] = download
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._download_threads, self._run, download)
+        except asyncio.CancelledError:
+            download.stop()
+            raise
+        finally:
+            del self._under_way[path]
+
+    def _run(self, download: Download) -> None:
+        """In a download thread, each of which keeps its connections."""
+        session: requests.Session | None = getattr(self._sessions, "value", None)
+        if session is None:
+            try:
+                session = self._sessions.value = self._network.session()
+            except OSError as error:
+                raise IndexUnavailable(
+                    f"Packages cannot be downloaded. {_TELL}", detail=f"The certificates cannot be read: {error}"
+                ) from error
+            self._all_sessions.append(session)
+        download.run(session)
+
+    # Fragments
+
+    def _fragment_paths(self, key: str) -> tuple[Path, Path]:
+        """(body, index)."""
+        folder = self._fragments / key[:2]
+        return folder / f"{key}.tar", folder / f"{key}.json"
+
+    def _read(self, key: str, wheel: LockedWheel) -> Fragment | None:
+        """The fragment of this key; None where there is none, or where what is there is damaged."""
+        body, index = self._fragment_paths(key)
+        try:
+            fragment = fragment_from_json(index.read_bytes(), body=body)
+            intact = fragment.wheel_sha256 == wheel.sha256 and body.stat().st_size == fragment.size_bytes
+        except (FileNotFoundError, ValueError):
+            return None
+        return fragment if intact else None
+
+    async def _prepare(self, wheel: LockedWheel, key: str, probe: BaseProbe, report: Report) -> Fragment:
+        path = self._wheel_path(wheel)
+        body, index = self._fragment_paths(key)
+        if not await self._on_disk(path.is_file):
+            raise StorageFailure("A package that was downloaded has gone from the hub's disk. Start again.")
+        await self._on_disk(_make_folder, body.parent)
+        if self._workers is None:
+            self._workers = FragmentWorkers(self._worker_count)
+        try:
+            await self._workers.run(job_for(wheel=path, wheel_sha256=wheel.sha256, probe=probe, body=body, index=index))
+        except UnbuildableEnvironment as error:
+            # The wheel's fault, unless our copy of it has changed since it was verified.
+            if not await self._on_disk(_is_intact, path, wheel):
+                await self._on_disk(path.unlink)
+                raise StorageFailure(
+                    f"The hub's copy of {wheel.name} was damaged and has been removed. Start again.",
+                    detail=f"{path}: {error.detail or error.message}",
+                ) from error
+            raise
+        fragment = await self._on_disk(self._read, key, wheel)
+        if fragment is None:
+            raise StorageFailure(
+                f"What was prepared from {wheel.name} cannot be read. {_TELL}", detail=f"{body}, {index}"
+            )
+        return fragment
+
+
+class _DownloadProgress:
+    """How many bytes of some wheels have arrived, whoever asked for them first."""
+
+    def __init__(self, wheels: Sequence[LockedWheel], under_way: Callable[[LockedWheel], Download | None]) -> None:
+        self._under_way = under_way
+        self._received = dict.fromkeys(wheels, 0)
+        sizes = [wheel.size_bytes for wheel in wheels]
+        self._total_bytes = 0 if None in sizes else sum(size or 0 for size in sizes)
+        names = ", ".join(wheel.name for wheel in wheels[:3]) + (", …" if len(wheels) > 3 else "")
+        size = f" ({self._total_bytes / 1e6:.1f} MB)" if self._total_bytes else ""
+        self._message = f"Downloading {names}{size}"
+
+    def received_bytes(self) -> int:
+        """Of all; never less than before, though a download that is tried again starts anew."""
+        for wheel, before in self._received.items():
+            download = self._under_way(wheel)
+            if download is not None:
+                self._received[wheel] = max(before, download.received_bytes)
+        return sum(self._received.values())
+
+    def event(self) -> BuildEvent:
+        """How far it is now."""
+        return BuildEvent(
+            phase=Phase.DOWNLOADING, message=self._message, done=self.received_bytes(), total=self._total_bytes
+        )
+
+    def last_event(self) -> BuildEvent:
+        """All have arrived."""
+        done = self._total_bytes or self.received_bytes()
+        return BuildEvent(phase=Phase.DOWNLOADING, message=self._message, done=done, total=done)
+
+
+async def _all_done(tasks: Sequence[asyncio.Task[T]], tell: Callable[[], None], reached: Callable[[], int]) -> None:
+    """Wait for all or for the first failure, and tell now and then when something has changed. Leaves none running."""
+    pending, told = set(tasks), -1
+    try:
+        while pending:
+            if reached() != told:
+                told = reached()
+                tell()
+            done, pending = await asyncio.wait(pending, timeout=_REPORT_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _make_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _is_intact(path: Path, wheel: LockedWheel) -> bool:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest() == wheel.sha256

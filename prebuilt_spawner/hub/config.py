@@ -1,0 +1,184 @@
+"""Every setting of the spawner, with its unit, its default's meaning and its price."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from traitlets import Bool, Callable, Dict, Integer, List, TraitError, Unicode, Union, validate
+from traitlets.config import LoggingConfigurable
+
+from ..environment.policy import Policy
+from ..environment.profiles import read_profiles
+from ..environment.reference import parse_reference
+from ..errors import PrebuiltError
+
+
+class PrebuiltConfig(LoggingConfigurable):
+    """The traits, apart from what is done with them."""
+
+    allow_custom_packages = Union(
+        [Bool(), Callable()],
+        default_value=False,
+        help="""
+        Whether users may name packages of their own.
+
+        True, False, or a callable that gets the spawner and returns one of them (it may be async); `spawner.user` is
+        the user whose server starts, whoever asks for it.
+
+        Default: False, users choose among profiles. True lets each user run any code that a package index offers,
+        in their own container, which is what a notebook lets them do anyway.
+        """,
+    ).tag(config=True)
+
+    allowed_packages = List(
+        Unicode(),
+        help="""
+        The only packages that users may ask for: names, globs (`acme-*`), or either with versions (`pandas>=2`).
+
+        Default: empty, any package. What those packages depend on is not checked, nor are the packages of profiles.
+        A short list is safe and makes every other wish a case for the administrator.
+        """,
+    ).tag(config=True)
+
+    denied_packages = List(
+        Unicode(),
+        help="""
+        Packages that users may not ask for, in the form of `allowed_packages`; stronger than those.
+
+        Default: empty, none. A denied package can still come as a dependency of another.
+        """,
+    ).tag(config=True)
+
+    max_packages = Integer(
+        100,
+        min=0,
+        help="""
+        How many packages a user may ask for at once, not counting what they depend on and a profile's own.
+
+        Default: 100. More make resolving slower.
+        """,
+    ).tag(config=True)
+
+    profile_list = Union(
+        [List(Dict()), Dict(), Callable()],
+        help="""
+        The environments that users choose from: a list of profiles, a dict of them by slug, or a callable that gets
+        the spawner and returns one of these (it may be async).
+
+        A profile is a dict with KubeSpawner's keys `display_name`, `slug`, `description` and `default`, and with
+        `packages` (requirements, a list or text with one per line), `lock` (path of a pylock file that the
+        administrator keeps), `image` (the base image), `allow_extra_packages` (default: what `allow_custom_packages`
+        says) and `spawner_override` (trait values for this start; dicts are merged into what is set, a value of
+        None removes a key, callables get the spawner).
+
+        Default: empty, no profiles. A user who names no profile gets the one with `default`, else the first.
+        """,
+    ).tag(config=True)
+
+    index_url = Unicode(
+        "",
+        help="""
+        URL of the package index (PEP 503 or 691). It may hold a name and password; they reach neither users nor images.
+
+        Default: empty, uv's own default (its environment variables and configuration count).
+        """,
+    ).tag(config=True)
+
+    extra_index_urls = List(
+        Unicode(),
+        help="""
+        URLs of further package indexes. They go before `index_url`: the first that has a package is the only one asked
+        for it.
+
+        Default: empty. Each one costs a question for every package.
+        """,
+    ).tag(config=True)
+
+    repository = Unicode(
+        "prebuilt-spawner/env",
+        help="""
+        The name that the images get, without a tag. Everything under it belongs to this spawner: nobody may use it as
+        a base image.
+
+        Default: `prebuilt-spawner/env`. Hubs that share an engine and a repository share images too.
+        """,
+    ).tag(config=True)
+
+    build_timeout = Integer(
+        1800,
+        min=0,
+        help="""
+        Seconds that a start may wait for its environment. JupyterHub's `start_timeout` begins only afterwards.
+
+        Default: 1800 (30 minutes); 0 waits without end. A build that others wait for too goes on for them.
+        """,
+    ).tag(config=True)
+
+    max_concurrent_builds = Integer(
+        2,
+        min=1,
+        help="""
+        How many environments are built at once; further ones wait.
+
+        Default: 2. More finish sooner on many cores, and take processor and disk from the hub and the engine.
+        """,
+    ).tag(config=True)
+
+    immutable = Bool(
+        True,
+        help="""
+        Whether the container's root filesystem is read-only, with scratch space in memory at /tmp, /var/tmp and
+        /run, packages of the home switched off, and a notice for pip that says how to ask for a package.
+
+        Default: True, an environment stays what it is. False lets users change their container; what they change
+        outside the home is lost with it. `extra_host_config` and `environment` win over what this sets.
+        """,
+    ).tag(config=True)
+
+    db_url = Unicode(
+        "sqlite:///prebuilt_spawner.sqlite",
+        help="""
+        URL, as SQLAlchemy reads it, of the database that remembers which packages answered which request.
+
+        Default: an SQLite file in the hub's working folder. Back it up like the hub's own database: without it the
+        same request may get newer packages. Several hubs need a database server.
+        """,
+    ).tag(config=True)
+
+    cache_dir = Unicode(
+        "prebuilt_spawner_cache",
+        help="""
+        Folder for wheels and what is made from them, on a disk of the hub.
+
+        Default: `prebuilt_spawner_cache` in the hub's working folder. It can be deleted while no hub runs, and then
+        everything is downloaded anew.
+        """,
+    ).tag(config=True)
+
+    @validate("profile_list")
+    def _validate_profile_list(self, proposal: Any) -> Any:
+        # Read here, so that a mistake shows when the configuration is read and not at somebody's start.
+        if not callable(proposal["value"]):
+            try:
+                read_profiles(proposal["value"])
+            except ValueError as error:
+                raise TraitError(f"profile_list: {error}") from error
+        return proposal["value"]
+
+    @validate("allowed_packages", "denied_packages")
+    def _validate_packages(self, proposal: Any) -> Any:
+        try:
+            Policy(allowed_packages=tuple(proposal["value"]))
+        except ValueError as error:
+            raise TraitError(str(error)) from error
+        return proposal["value"]
+
+    @validate("repository")
+    def _validate_repository(self, proposal: Any) -> Any:
+        try:
+            reference = parse_reference(proposal["value"])
+        except PrebuiltError as error:
+            raise TraitError(f"repository: {error}") from error
+        if reference.tag or reference.digest:
+            raise TraitError("repository: a name without a tag or digest is needed")
+        return proposal["value"]

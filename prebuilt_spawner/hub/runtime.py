@@ -1,0 +1,124 @@
+"""One build manager for each hub, whichever spawner asks first."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from packaging.utils import canonicalize_name
+
+from ..adapters.docker_engine import DockerEngine
+from ..adapters.network import NetworkSettings
+from ..adapters.uv_resolver import PROTECTED, UvResolver
+from ..adapters.wheel_store import DiskWheelStore
+from ..build.events import Report
+from ..build.locking import Locksmith
+from ..build.manager import BuildManager
+from ..build.provider import Environment, EnvironmentRequest, Provider
+from ..ledger import SqlLedger
+
+
+class Manager(Protocol):
+    """What the spawner needs of a build manager."""
+
+    async def ensure(self, request: EnvironmentRequest, *, report: Report) -> Environment:
+        """See `BuildManager.ensure`."""
+
+    async def close(self) -> None:
+        """See `BuildManager.close`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeSettings:
+    """The part of the configuration that is the hub's and not a user's.
+
+    Attributes:
+        client_kwargs: For `docker.APIClient`.
+        The others are the traits of the same names.
+    """
+
+    repository: str
+    immutable: bool
+    index_url: str = field(repr=False)
+    extra_index_urls: tuple[str, ...] = field(repr=False)
+    db_url: str = field(repr=False)
+    cache_dir: str
+    max_concurrent_builds: int
+    client_kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+async def build_manager(settings: RuntimeSettings) -> BuildManager:
+    """The real thing, wired together.
+
+    Raises:
+        StorageFailure: The database cannot be used.
+    """
+    cache_dir = Path(settings.cache_dir)
+    network = NetworkSettings.from_environment(
+        os.environ, index_url=settings.index_url or None, extra_index_urls=settings.extra_index_urls or None
+    )
+    ledger = SqlLedger(settings.db_url)
+    await ledger.open()
+    engine = DockerEngine(repository=settings.repository, cache_dir=cache_dir, client_kwargs=settings.client_kwargs)
+    wheel_store = DiskWheelStore(network, cache_dir)
+    return BuildManager(
+        engine=engine,
+        wheel_store=wheel_store,
+        ledger=ledger,
+        locksmith=Locksmith(
+            ledger,
+            UvResolver(network, cache_dir, protected=PROTECTED),
+            index_url=settings.index_url or None,
+            extra_index_urls=settings.extra_index_urls,
+        ),
+        provider=Provider(
+            engine=engine,
+            wheel_store=wheel_store,
+            repository=settings.repository,
+            immutable=settings.immutable,
+            protected=frozenset(canonicalize_name(name) for name in PROTECTED),
+        ),
+        max_concurrent_builds=settings.max_concurrent_builds,
+    )
+
+
+# A hub is an event loop: tests have several in one process, one after the other.
+_managers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[Manager]] = weakref.WeakKeyDictionary()
+
+
+async def shared_manager(make: Callable[[], Awaitable[Manager]]) -> Manager:
+    """The running hub's manager, made by `make` where there is none yet, closed when the hub ends.
+
+    Raises:
+        Exception: What `make` raised; the next call tries again.
+    """
+    loop = asyncio.get_running_loop()
+    making = _managers.get(loop)
+    if making is None or (making.done() and (making.cancelled() or making.exception())):
+        # A task of its own: the start that asks first may be cancelled, and others wait for it too.
+        making = _managers[loop] = loop.create_task(_made(make))
+    return await asyncio.shield(making)
+
+
+async def _made(make: Callable[[], Awaitable[Manager]]) -> Manager:
+    manager = await make()
+    keeper = asyncio.get_running_loop().create_task(_close_at_the_end(manager))
+    _keepers.add(keeper)
+    keeper.add_done_callback(_keepers.discard)
+    return manager
+
+
+_keepers: set[asyncio.Task[None]] = set()
+
+
+async def _close_at_the_end(manager: Manager) -> None:
+    """Waits for the hub's end: JupyterHub, like `asyncio.run`, cancels all tasks and waits for them then."""
+    try:
+        await asyncio.get_running_loop().create_future()
+    finally:
+        await manager.close()

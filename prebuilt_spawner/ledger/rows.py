@@ -1,0 +1,61 @@
+"""How a lock's wheels are kept in a row: JSON with a schema version."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from ..environment.digest import canonical_json
+from ..environment.lock import Lock, LockedWheel
+from ..environment.urls import without_credentials
+
+SCHEMA_VERSION = 1
+
+
+def wheels_to_json(lock: Lock) -> dict[str, Any]:
+    """The lock as JSON values: `{"schema": 1, "wheels": [{name, version, filename, url, sha256, size_bytes}, …]}`.
+
+    A lock's URLs hold no credentials. It is made sure once more: more people read a database's backups than the
+    hub's configuration.
+    """
+    return {
+        "schema": SCHEMA_VERSION,
+        "wheels": [
+            {
+                "name": wheel.name,
+                "version": wheel.version,
+                "filename": wheel.filename,
+                "url": without_credentials(wheel.url),
+                "sha256": wheel.sha256,
+                "size_bytes": wheel.size_bytes,
+            }
+            for wheel in lock.wheels
+        ],
+    }
+
+
+def lock_from_json(value: Mapping[str, Any]) -> Lock:
+    """The lock that `wheels_to_json` wrote.
+
+    Raises:
+        ValueError: It is of a form that this version does not know.
+    """
+    if not isinstance(value, Mapping) or value.get("schema") != SCHEMA_VERSION:
+        raise ValueError("a stored lock is of a form that this version does not know")
+    try:
+        return Lock(wheels=tuple(LockedWheel(**wheel) for wheel in value["wheels"]))
+    except (KeyError, TypeError) as error:
+        raise ValueError("a stored lock is incomplete") from error
+
+
+def content_digest(lock: Lock) -> str:
+    """What makes two locks the same: names, versions and hashes. 64 hex digits.
+
+    File names and URLs are left out: an index may serve the same bytes from elsewhere tomorrow.
+    """
+    content = {
+        "schema": SCHEMA_VERSION,
+        "wheels": sorted([wheel.name, wheel.version, wheel.sha256] for wheel in lock.wheels),
+    }
+    return hashlib.sha256(canonical_json(content)).hexdigest()

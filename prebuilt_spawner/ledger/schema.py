@@ -1,0 +1,108 @@
+"""The tables as the newest migration leaves them. A change here needs a migration in `alembic/versions`.
+
+`created_at` and the like are aware UTC times. Names are at most 512 characters: a JupyterHub user name has 255.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+from sqlalchemy.types import TypeDecorator
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC times, also on databases that keep no zone (SQLite, MySQL)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive times: nobody could say later which zone they were in."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return value.astimezone(timezone.utc)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Put the zone back where the database dropped it."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            return value.replace(tzinfo=timezone.utc)
+        return value.astimezone(timezone.utc)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite numbers rows by itself only where the type is exactly INTEGER.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+locks = Table(
+    "locks",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("scope", String(512), nullable=False),
+    Column("request_digest", String(64), nullable=False),
+    Column("lineage", String(64), nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("ancestor_id", _Id, ForeignKey("locks.id"), nullable=True),
+    Column("content_digest", String(64), nullable=False),
+    Column("wheels", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    # Two processes that store a lock for one request at once both try the same next revision: one of them fails
+    # and looks again, so that equal locks are stored once.
+    UniqueConstraint("scope", "request_digest", "revision"),
+    Index(None, "scope", "lineage"),
+    Index(None, "ancestor_id", "request_digest"),
+    sqlite_autoincrement=True,
+)
+"""Locks are never changed, but for an ancestor that is noted later. The highest id is the newest."""
+
+holdings = Table(
+    "holdings",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("owner", String(512), nullable=False),
+    Column("request_digest", String(64), nullable=False),
+    Column("lineage", String(64), nullable=False),
+    Column("lock_id", _Id, ForeignKey("locks.id"), nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+    UniqueConstraint("owner", "request_digest"),
+    Index(None, "owner", "lineage"),
+)
+"""Who holds which lock. `since` is when the owner last asked to hold it."""
+
+environments = Table(
+    "environments",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("base_digest", String(64), nullable=False),
+    Column("packages", JSON, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_used_at", UtcDateTime, nullable=False),
+    Column("uses", Integer, nullable=False),
+)
+"""Environments that were made. `packages` is a JSON list of `name==version`."""

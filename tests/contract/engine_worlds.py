@@ -1,0 +1,240 @@
+"""The worlds in which the engine's contract is tested: the double's, and a real engine's."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import tarfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import docker
+
+from prebuilt_spawner.adapters.docker_engine import DockerEngine
+from prebuilt_spawner.adapters.memory import MemoryEngine
+from prebuilt_spawner.build.interface import Engine
+from prebuilt_spawner.environment.base import BaseImage, BaseProbe, FolderEntry, InstallScheme
+from prebuilt_spawner.environment.digest import base_digest
+from prebuilt_spawner.errors import EngineUnavailable
+from prebuilt_spawner.image.names import DIGEST_LABEL
+
+TEST_BASE = os.environ.get("PREBUILT_SPAWNER_TEST_BASE", "")
+REQUIRED = os.environ.get("REQUIRE_ENGINE") == "1"
+
+
+class EngineWorld(Protocol):
+    """An engine, and what a test must see and do behind its back.
+
+    Attributes:
+        engine: What is tested.
+        repository: For the names of derived images; nobody else's.
+        base: The reference of a base image.
+        absent: A reference that has no image and no registry.
+    """
+
+    engine: Engine
+    repository: str
+    base: str
+    absent: str
+
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+
+    def own_base(self) -> str:
+        """The only name of a base with a layer of its own, which this makes."""
+
+    def forget(self, reference: str) -> None:
+        """Take a name away, and the image with its last one."""
+
+    def name(self, image_id: str, reference: str) -> None:
+        """Give an image of ours another name."""
+
+    def name_foreign(self, reference: str) -> None:
+        """Give an image that is not ours this name."""
+
+    def use(self, image_id: str) -> None:
+        """A container of this image exists from now on."""
+
+    def images(self, digest: str) -> set[str]:
+        """IDs of the images that carry this environment digest; those that a test looked for are removed after it."""
+
+    def config(self, image_id: str) -> Mapping[str, Any]:
+        """Runtime configuration of an image of ours."""
+
+    def bystanders(self) -> set[str]:
+        """Names in the repository, and containers: what a call may leave behind."""
+
+    def stop_engine(self) -> None:
+        """From now on the engine cannot be reached."""
+
+
+class MemoryWorld:
+    """The double."""
+
+    def __init__(self) -> None:
+        self.engine = MemoryEngine()
+        self.repository = "prebuilt-test/env"
+        self.base, self.absent = "base:1", "absent:1"
+
+    async def start(self) -> None:
+        self.engine.add_base(_memory_base(self.base, "1"), _memory_probe())
+        self.name_twin()
+
+    def name_twin(self) -> None:
+        self.engine.bases["base:same"] = replace(self.engine.bases[self.base], reference="base:same")
+
+    async def close(self) -> None:
+        await self.engine.close()
+
+    def own_base(self) -> str:
+        self.engine.add_base(_memory_base("base:own", "2"), _memory_probe())
+        return "base:own"
+
+    def forget(self, reference: str) -> None:
+        if reference in self.engine.bases:
+            del self.engine.bases[reference]
+        else:
+            self.engine.remove(reference)
+
+    def name(self, image_id: str, reference: str) -> None:
+        self.engine.name(image_id, reference)
+
+    def name_foreign(self, reference: str) -> None:
+        self.engine.name("", reference)
+
+    def use(self, image_id: str) -> None:
+        self.engine.in_use.add(image_id)
+
+    def images(self, digest: str) -> set[str]:
+        return {image_id for image_id, plan in self.engine.plans.items() if plan.digest == digest}
+
+    def config(self, image_id: str) -> Mapping[str, Any]:
+        return self.engine.config(image_id)
+
+    def bystanders(self) -> set[str]:
+        return set(self.engine.names)
+
+    def stop_engine(self) -> None:
+        self.engine.unavailable = EngineUnavailable("The container engine cannot be reached.")
+
+
+def _memory_base(reference: str, digit: str) -> BaseImage:
+    diff_ids = ("sha256:" + digit * 64,)
+    config = {"Cmd": ["start.py"], "Env": ["PATH=/usr/bin"], "Labels": {"vendor": "somebody"}, "User": "1000"}
+    platform = {"os": "linux", "architecture": "amd64"}
+    return BaseImage(
+        reference=reference,
+        image_id="sha256:" + digit * 64,
+        digest=base_digest(diff_ids=diff_ids, config=config, **platform),
+        diff_ids=diff_ids,
+        config=config,
+        **platform,
+    )
+
+
+def _memory_probe() -> BaseProbe:
+    site = "/usr/lib/python3.11/site-packages"
+    return BaseProbe(
+        python_version="3.11.2",
+        implementation="cpython",
+        abi="cp311",
+        cache_tag="cpython-311",
+        machine="x86_64",
+        glibc=(2, 36),
+        interpreter="/usr/bin/python3",
+        stdlib="/usr/lib/python3.11",
+        virtual=False,
+        markers={"python_version": "3.11"},
+        scheme=InstallScheme(purelib=site, platlib=site, headers="/usr/include", scripts="/usr/bin", data="/usr"),
+        user="jovyan",
+        uid=1000,
+        gid=100,
+        home="/home/jovyan",
+        folders={site: FolderEntry(mode=0o755, uid=0, gid=0)},
+    )
+
+
+class DockerWorld:
+    """The engine that the environment names, with `PREBUILT_SPAWNER_TEST_BASE` as the base."""
+
+    def __init__(self, folder: Path) -> None:
+        self._word = "t" + secrets.token_hex(4)
+        self._folder = folder
+        self.repository = f"prebuilt-contract-{self._word}/env"
+        self.base, self.absent = TEST_BASE, f"localhost:1/{self._word}/absent:1"
+        self._containers: list[str] = []
+        self._digests: set[str] = set()
+        self._client = docker.APIClient(**docker.utils.kwargs_from_env(), version="auto", timeout=60)
+        self._elsewhere: DockerEngine | None = None
+
+    async def start(self) -> None:
+        self._client.inspect_image(self.base)
+        self.engine = DockerEngine(repository=self.repository, cache_dir=self._folder)
+
+    async def close(self) -> None:
+        await self.engine.close()
+        if self._elsewhere is not None:
+            await self._elsewhere.close()
+        for container in self._containers:
+            self._client.remove_container(container, force=True, v=True)
+        for name in self._names():
+            self._client.remove_image(name, noprune=True)
+        for digest in self._digests:
+            for image_id in self.images(digest):
+                self._client.remove_image(image_id, force=True)
+        self._client.close()
+
+    def own_base(self) -> str:
+        name = f"{self.repository}-base:own"
+        repository, _, tag = name.rpartition(":")
+        container = self._client.create_container(self.base, command=["true"])["Id"]
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w") as archive:
+            archive.addfile(tarfile.TarInfo(f"opt/{self._word}"), io.BytesIO(b""))
+        try:
+            self._client.put_archive(container, "/", content.getvalue())
+            self._client.commit(container, repository=repository, tag=tag)
+        finally:
+            self._client.remove_container(container)
+        return name
+
+    def forget(self, reference: str) -> None:
+        self._client.remove_image(reference, noprune=True)
+
+    def name(self, image_id: str, reference: str) -> None:
+        repository, _, tag = reference.rpartition(":")
+        self._client.tag(image_id, repository, tag)
+
+    def name_foreign(self, reference: str) -> None:
+        self.name(self.base, reference)
+
+    def use(self, image_id: str) -> None:
+        self._containers.append(self._client.create_container(image_id, command=["true"])["Id"])
+
+    def images(self, digest: str) -> set[str]:
+        self._digests.add(digest)
+        # All of them, also those without a name; a broken record may be listed and gone at the next look.
+        found = self._client.images(all=True, filters={"label": f"{DIGEST_LABEL}={digest}"})
+        return {image["Id"] for image in found}
+
+    def config(self, image_id: str) -> Mapping[str, Any]:
+        return self._client.inspect_image(image_id)["Config"]
+
+    def bystanders(self) -> set[str]:
+        containers = self._client.containers(all=True, filters={"label": "prebuilt_spawner.probe"})
+        return {*self._names(), *(container["Id"] for container in containers)}
+
+    def stop_engine(self) -> None:
+        self._elsewhere = self.engine
+        self.engine = DockerEngine(
+            repository=self.repository,
+            cache_dir=self._folder,
+            client_kwargs={"base_url": f"unix://{self._folder}/no.sock", "version": "1.41"},
+        )
+
+    def _names(self) -> list[str]:
+        names = [name for image in self._client.images() for name in image.get("RepoTags") or ()]
+        return [name for name in names if name.startswith(self.repository)]
