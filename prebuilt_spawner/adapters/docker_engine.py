@@ -25,7 +25,7 @@ from ..build.interface import DerivedImage
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.digest import base_digest, runtime_config
 from ..environment.reference import parse_reference
-from ..errors import BaseImageUnavailable, EngineFailure
+from ..errors import BaseImageUnavailable, EngineFailure, MalformedRequest
 from ..image.archive import docker_archive, layer_digest, oci_archive
 from ..image.config import derived_config
 from ..image.layer import ImagePlan
@@ -184,9 +184,8 @@ def _resolve_base(client: docker.APIClient, reference: str) -> BaseImage:
             raise
         raise BaseImageUnavailable(f"{reference} is not the name of an image.", detail=str(error)) from error
     if _is_ours(found):
-        raise BaseImageUnavailable(
-            f"The image {reference} is a prepared environment and cannot be a base.", detail=str(found.get("RepoTags"))
-        )
+        # Whatever name it goes by: its ID is no name in our repository.
+        raise MalformedRequest(f"The image {reference} is a prepared environment, which cannot be a base image.")
     config = runtime_config(found.get("Config") or {})
     diff_ids = tuple(found["RootFS"].get("Layers") or ())
     platform = {
@@ -205,9 +204,9 @@ def _resolve_base(client: docker.APIClient, reference: str) -> BaseImage:
 
 
 def _pull(client: docker.APIClient, reference: str) -> None:
-    name = parse_reference(reference)
     _log.info("Pulling the base image %s", reference)
     try:
+        name = parse_reference(reference)
         stream = client.pull(
             _repository_of(reference), tag=name.digest or name.tag or "latest", stream=True, decode=True
         )
@@ -216,7 +215,7 @@ def _pull(client: docker.APIClient, reference: str) -> None:
                 raise BaseImageUnavailable(
                     f"The base image {reference} cannot be pulled. Tell your administrator.", detail=message["error"]
                 )
-    except APIError as error:
+    except (APIError, MalformedRequest) as error:
         raise BaseImageUnavailable(
             f"The base image {reference} is not there and cannot be pulled. Tell your administrator.",
             detail=str(error),

@@ -27,7 +27,7 @@ from ..build.events import BuildEvent, Phase, Report
 from ..build.interface import DerivedImage, ResolveRequest
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock, LockedWheel
-from ..errors import BaseImageUnavailable, EngineFailure, PrebuiltError, StorageFailure
+from ..errors import BaseImageUnavailable, EngineFailure, MalformedRequest, PrebuiltError, StorageFailure
 from ..image.archive import layer_digest, read_parts
 from ..image.config import derived_config, sha256_of
 from ..image.fragment import Fragment
@@ -104,7 +104,7 @@ class MemoryEngine:
         """See `Engine.resolve_base`; there is no registry to pull from."""
         await self._pass("resolve_base")
         if self._names.get(reference):
-            raise BaseImageUnavailable(f"The image {reference} is a prepared environment and cannot be a base.")
+            raise MalformedRequest(f"The image {reference} is a prepared environment, which cannot be a base image.")
         if reference not in self.bases:
             raise BaseImageUnavailable(f"The base image {reference} is not there and cannot be pulled.")
         return self.bases[reference]

@@ -271,14 +271,19 @@ class Hub:
         answer = self.api("DELETE", self.server_path(user, name), body)
         assert answer.status in (202, 204), answer
         deadline = time.monotonic() + 60
-        while self.server(user, name) is not None and not self.server(user, name).get("stopped"):
+        while self.runs(user, name):
             assert time.monotonic() < deadline, "the server does not stop"
             time.sleep(0.1)
 
     def server(self, user: str, name: str = "") -> dict | None:
-        """The server's model; None where no such server runs."""
+        """The server's model; None where JupyterHub knows no such server."""
         answer = self.api("GET", f"/users/{user}?include_stopped_servers=1")
         return answer.body["servers"].get(name)
+
+    def runs(self, user: str, name: str = "") -> bool:
+        """Whether the server runs or is being started."""
+        server = self.server(user, name)
+        return server is not None and not server.get("stopped")
 
     def stored_options(self, user: str, name: str = "") -> dict:
         server = self.server(user, name)
