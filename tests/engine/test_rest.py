@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import jupyterhub
 import pytest
 import requests
 
 from .hub import READER_TOKEN, STARTER_TOKEN, Hub
-
-SIX = jupyterhub.version_info[0] >= 6
 
 PROFILES = """
 c.PrebuiltSpawner.profile_list = [
@@ -54,7 +51,6 @@ def test_an_empty_body_starts_what_was_stored(hub: Hub):
         assert hub.version_in(user, "xlsxwriter")
 
 
-@pytest.mark.skipif(not SIX, reason="JupyterHub 5 takes an empty body for the stored options and has no other form")
 def test_empty_options_start_the_base(hub: Hub):
     """`{"user_options": {}}` forgets what was stored: without profiles the server has no packages of ours."""
     user = hub.user("forgetter")
@@ -65,7 +61,6 @@ def test_empty_options_start_the_base(hub: Hub):
     assert hub.stored_options(user) == {}
 
 
-@pytest.mark.skipif(not SIX, reason="JupyterHub 5 takes an empty body for the stored options and has no other form")
 def test_empty_options_start_the_default_profile(profiles_hub: Hub):
     """With profiles, `{"user_options": {}}` is the default profile, here the first."""
     user = profiles_hub.user("forgetter")
@@ -91,7 +86,6 @@ def test_a_flat_body_is_taken_as_options(hub: Hub):
     assert hub.version_in(user, "xlsxwriter")
 
 
-@pytest.mark.skipif(not SIX, reason="the wrapped body is JupyterHub 6's")
 def test_a_wrapped_body_is_taken_as_options(hub: Hub):
     """The body form of JupyterHub 6 names a display name and the options."""
     user = hub.user("wrapped")
