@@ -30,6 +30,14 @@ def _open_form(page: Page, hub: Hub, user: str, query: str = "") -> None:
     expect(page.get_by_role("heading", name="Server Options")).to_be_visible()
 
 
+def test_the_default_profile_is_chosen_at_first(page: Page, hub: Hub):
+    """A new user who only presses Start gets the default profile, and sees that beforehand."""
+    _open_form(page, hub, hub.user("newcomer"))
+    expect(page.get_by_label("Plain")).to_be_checked()
+    expect(page.get_by_label("Plain")).to_have_accessible_description("Nothing but the base.")
+    expect(page.get_by_label("Documents")).not_to_be_checked()
+
+
 def test_a_user_picks_a_profile_types_a_package_and_works(page: Page, hub: Hub):
     """Choosing a profile and adding a package leads through the pending page into JupyterLab, which has both."""
     user = hub.user("clicker")
