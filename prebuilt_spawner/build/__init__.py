@@ -1,0 +1,1 @@
+"""Builds: asyncio over interfaces. No docker, no jupyterhub."""

@@ -1,0 +1,44 @@
+"""What happens while an environment is prepared, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+
+class Phase(str, Enum):
+    """The steps from request to image, in order."""
+
+    WAITING = "waiting"
+    RESOLVING = "resolving"
+    DOWNLOADING = "downloading"
+    PREPARING = "preparing"
+    SAVING = "saving"
+    CHECKING = "checking"
+    READY = "ready"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildEvent:
+    """One step, or progress within one.
+
+    Attributes:
+        phase: Which step.
+        message: A line of plain text for users.
+        done, total: How far within the step, in the step's own units (bytes, packages); total 0 is unknown.
+    """
+
+    phase: Phase
+    message: str
+    done: int = 0
+    total: int = 0
+
+
+Report: TypeAlias = Callable[[BuildEvent], None]
+"""Takes events, at once and without raising; may be called from any thread."""
+
+
+def ignore(event: BuildEvent) -> None:
+    """A `Report` that nobody reads."""

@@ -1,0 +1,188 @@
+"""What a build needs of the world, and the values that cross the border.
+
+Each interface has a real implementation in `prebuilt_spawner.adapters` and an in-memory one for tests; both
+pass the same contract tests. All raise the errors of `prebuilt_spawner.errors` only, and all can be cancelled: a call
+that is cancelled stops its threads' and processes' work soon after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..environment.base import BaseImage, BaseProbe
+from ..environment.lock import Lock, LockedWheel
+from ..image.fragment import Fragment
+from ..image.layer import ImagePlan
+from .events import Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class DerivedImage:
+    """An image of ours that an engine holds.
+
+    Attributes:
+        reference: The name it was found under or got, `repository:digest`; "" while it has none.
+        image_id: The engine's own ID.
+        digest: The environment digest, from its label.
+        base_digest: The base's identity by content, from its label.
+        size_bytes: As the engine counts it, shared layers included.
+    """
+
+    reference: str
+    image_id: str
+    digest: str
+    base_digest: str
+    size_bytes: int
+
+
+class Engine(Protocol):
+    """A container engine that holds images.
+
+    Everything may raise `EngineUnavailable` (cannot be reached) and `EngineFailure` (refused, broke off).
+    """
+
+    async def resolve_base(self, reference: str) -> BaseImage:
+        """The base under this name, pulled when absent.
+
+        Raises:
+            MalformedRequest: It is an image of ours, which nobody may name as a base.
+            BaseImageUnavailable: It is absent and cannot be pulled.
+        """
+
+    async def probe(self, base: BaseImage) -> BaseProbe:
+        """What the base's interpreter says, without a network; once for each base digest, then from memory.
+
+        Raises:
+            BaseImageUnavailable: It holds no CPython, or it does not run.
+        """
+
+    def hold(self, base: BaseImage) -> AbstractAsyncContextManager[None]:
+        """While entered, the base's layers stay even if all its names go."""
+
+    async def find(self, reference: str) -> DerivedImage | None:
+        """The image of ours under this name: None where there is none, or where what is there is not ours
+        (no label, or a label that contradicts the tag). Never pulls."""
+
+    async def assemble(self, plan: ImagePlan, *, report: Report) -> DerivedImage:
+        """Make the planned image, check it, and return it without a name. Leaves nothing behind when it fails."""
+
+    async def tag(self, image: DerivedImage, reference: str) -> DerivedImage:
+        """Name the image, unless an image of ours has that name already: the first wins, and is returned."""
+
+    async def discard(self, image: DerivedImage) -> None:
+        """Remove an image that has no name and that no container uses; otherwise do nothing."""
+
+    async def close(self) -> None:
+        """Release connections and threads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolveRequest:
+    """A question to the resolver.
+
+    Attributes:
+        requirements: Canonical requirements, as `environment.requirements` makes them.
+        probe: The base that they are for.
+        preferences: Versions by normalised name to keep where the request allows it; they go before the
+            base's own versions and before newer ones.
+    """
+
+    requirements: tuple[str, ...]
+    probe: BaseProbe
+    preferences: Mapping[str, str] = field(default_factory=dict)
+
+
+class Resolver(Protocol):
+    """Finds the wheels that satisfy a request beside what the base holds."""
+
+    async def resolve(self, request: ResolveRequest) -> Lock:
+        """The wheels to add. What the base satisfies already is not in the lock; a wheel in the lock whose
+        name the base has replaces the base's.
+
+        Raises:
+            UnresolvableRequest: Nothing satisfies it; names the package and what to try.
+            IndexUnavailable: The index did not answer, or answered nonsense.
+        """
+
+
+class WheelStore(Protocol):
+    """Wheels and their fragments, fetched and made once, kept on the hub's disk."""
+
+    async def fetch(self, wheels: Sequence[LockedWheel], *, report: Report) -> None:
+        """Have every wheel here, verified against its SHA-256.
+
+        Raises:
+            IndexUnavailable: A wheel cannot be downloaded, or is not the one that was locked.
+            StorageFailure: It cannot be written.
+        """
+
+    async def fragments(
+        self, wheels: Sequence[LockedWheel], probe: BaseProbe, *, report: Report
+    ) -> tuple[Fragment, ...]:
+        """A fragment for each wheel, in the wheels' order, for the base's scheme. The wheels have been fetched.
+
+        Raises:
+            UnbuildableEnvironment: A wheel is malformed or tries to write where it may not.
+            StorageFailure: It cannot be written.
+        """
+
+    async def close(self) -> None:
+        """Stop what runs and release connections."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredLock:
+    """A lock as the ledger remembers it.
+
+    Attributes:
+        id: The ledger's own number for it.
+        request_digest: What was asked, on which base content.
+        lineage: What was asked, whatever the base's content is.
+        lock: The wheels.
+    """
+
+    id: int
+    request_digest: str
+    lineage: str
+    lock: Lock
+
+
+class Ledger(Protocol):
+    """The memory: which lock answers which request, and which environments exist.
+
+    An *owner* is `user:<name>` or `profile:<slug>`; it holds at most one lock for a request digest. A *scope* keeps the
+    locks of each profile apart from those of free lists: "" for free lists, `profile:<slug>` for a profile.
+    """
+
+    async def held(self, *, owner: str, request_digest: str) -> StoredLock | None:
+        """The lock that this owner holds for this very request."""
+
+    async def held_in_lineage(self, *, owner: str, lineage: str) -> StoredLock | None:
+        """The lock that this owner held last for this request on whatever content of the base."""
+
+    async def newest(self, *, scope: str, request_digest: str) -> StoredLock | None:
+        """The lock of this scope that was made last for this very request."""
+
+    async def newest_in_lineage(self, *, scope: str, lineage: str) -> StoredLock | None:
+        """The lock of this scope that was made last for this request on whatever content of the base."""
+
+    async def descendant(self, *, ancestor_id: int, request_digest: str) -> StoredLock | None:
+        """The lock that was resolved from the ancestor's pins for this request."""
+
+    async def remember(
+        self, *, scope: str, request_digest: str, lineage: str, lock: Lock, ancestor_id: int | None
+    ) -> StoredLock:
+        """Store a lock; where the scope's newest for this request has the same wheels, that one is returned
+        instead (and the ancestor noted)."""
+
+    async def hold(self, *, owner: str, lock: StoredLock) -> None:
+        """From now on the owner holds this lock for its request."""
+
+    async def record_environment(self, *, digest: str, base_digest: str, lock: Lock, size_bytes: int) -> None:
+        """An environment was made or used now."""
+
+    async def close(self) -> None:
+        """Release connections."""

@@ -1,0 +1,185 @@
+"""From a request to an image that can be started."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from dataclasses import dataclass
+
+from .._version import __version__
+from ..environment.base import BaseImage, BaseProbe
+from ..environment.digest import environment_digest
+from ..environment.lock import Lock
+from ..environment.reference import environment_reference
+from ..image.files import own_files
+from ..image.fragment import Fragment
+from ..image.layer import LAYOUT_VERSION, ImagePlan
+from ..image.names import BASE_DIGEST_LABEL, DIGEST_LABEL, PACKAGES_LABEL, VERSION_LABEL
+from ..image.plan import plan_image
+from .events import BuildEvent, Phase, Report
+from .interface import DerivedImage, Engine, WheelStore
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileRequest:
+    """The profile that a request stands on.
+
+    Attributes:
+        slug: Its name in options.
+        requirements: Its own packages, canonical.
+        pylock: The text of the pylock file that the administrator keeps for it; "" where there is none.
+    """
+
+    slug: str
+    requirements: tuple[str, ...] = ()
+    pylock: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvironmentRequest:
+    """What one start asks for, after policy.
+
+    Attributes:
+        user: Name of the user whose server it is for.
+        requirements: Canonical; the profile's and the user's own, merged.
+        base: The base image's reference.
+        profile: None where no profile applies.
+        refresh: Make a newer lock instead of using the one that is there.
+        may_refresh_profile: Whether `refresh` may renew the profile's own lock, which is everybody's: for
+            administrators.
+    """
+
+    user: str
+    requirements: tuple[str, ...]
+    base: str
+    profile: ProfileRequest | None = None
+    refresh: bool = False
+    may_refresh_profile: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """An environment whose image exists.
+
+    Attributes:
+        digest: The environment digest, 64 hex digits.
+        image: The reference to start, `repository:digest`.
+        base: What it stands on.
+        probe: What the base's interpreter says.
+        lock: What it adds.
+    """
+
+    digest: str
+    image: str
+    base: BaseImage
+    probe: BaseProbe
+    lock: Lock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """An environment that is decided: what it is called, and everything that making it needs."""
+
+    digest: str
+    reference: str
+    base: BaseImage
+    probe: BaseProbe
+    lock: Lock
+
+    def environment(self) -> Environment:
+        """What whoever asked gets, once the image exists."""
+        return Environment(digest=self.digest, image=self.reference, base=self.base, probe=self.probe, lock=self.lock)
+
+
+class Provider:
+    """Names environments, and makes the image of one.
+
+    Args:
+        repository: Where derived images are named.
+        immutable: Whether sessions may not change their environment; the images say so.
+        protected: Names of the base's server packages, whose files no wheel may touch.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        wheel_store: WheelStore,
+        repository: str,
+        immutable: bool = True,
+        protected: frozenset[str] = frozenset(),
+    ) -> None:
+        self._engine = engine
+        self._wheel_store = wheel_store
+        self._repository = repository
+        self._immutable = immutable
+        self._protected = protected
+
+    def target(self, *, base: BaseImage, probe: BaseProbe, lock: Lock) -> Target:
+        """Which environment this lock makes of this base."""
+        digest = environment_digest(
+            lock,
+            base_digest=base.digest,
+            platform=base.platform,
+            layout_version=LAYOUT_VERSION,
+            immutable=self._immutable,
+        )
+        reference = environment_reference(self._repository, digest)
+        return Target(digest=digest, reference=reference, base=base, probe=probe, lock=lock)
+
+    async def present(self, target: Target) -> DerivedImage | None:
+        """The target's image, where the engine has it."""
+        return await self._engine.find(target.reference)
+
+    async def make(self, target: Target, *, report: Report) -> DerivedImage:
+        """Make the target's image and name it. Leaves nothing without a name behind, whatever happens.
+
+        Raises:
+            PrebuiltError: See `prebuilt_spawner.build.interface` for which come from where.
+        """
+        _log.info("Building %s: %s", target.reference, ", ".join(target.lock.packages) or "no packages")
+        async with self._engine.hold(target.base):
+            await self._wheel_store.fetch(target.lock.wheels, report=report)
+            fragments = await self._wheel_store.fragments(target.lock.wheels, target.probe, report=report)
+            plan = await asyncio.to_thread(self._plan, target, fragments)
+            image = await self._engine.assemble(plan, report=report)
+            try:
+                named = await self._engine.tag(image, target.reference)
+            except BaseException:
+                await asyncio.shield(self._engine.discard(image))
+                raise
+        if named.image_id != image.image_id:
+            await self._engine.discard(image)
+        report(BuildEvent(phase=Phase.READY, message="The image is ready"))
+        _log.info("Built %s (%s)", target.reference, named.image_id)
+        return named
+
+    def _plan(self, target: Target, fragments: tuple[Fragment, ...]) -> ImagePlan:
+        return plan_image(
+            base=target.base,
+            probe=target.probe,
+            lock=target.lock,
+            fragments=fragments,
+            own_files=own_files(lock=target.lock, probe=target.probe, immutable=self._immutable, version=__version__),
+            labels=_labels(target),
+            environment={"PYTHONNOUSERSITE": "1"} if self._immutable else {},
+            digest=target.digest,
+            protected=self._protected,
+        )
+
+
+def _labels(target: Target) -> dict[str, str]:
+    packages = target.lock.packages
+    return {
+        VERSION_LABEL: __version__,
+        DIGEST_LABEL: target.digest,
+        BASE_DIGEST_LABEL: target.base.digest,
+        PACKAGES_LABEL: json.dumps(packages),
+        "org.opencontainers.image.title": "prebuilt-spawner environment",
+        "org.opencontainers.image.description": f"{len(packages)} Python packages on a Jupyter base image",
+        "org.opencontainers.image.version": target.digest[:12],
+        "org.opencontainers.image.base.name": target.base.reference,
+    }

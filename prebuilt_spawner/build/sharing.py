@@ -1,0 +1,92 @@
+"""One task for all who want the same thing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from .events import BuildEvent, Report
+
+T = TypeVar("T")
+
+
+@dataclass
+class _Shared(Generic[T]):
+    task: asyncio.Task[T]
+    events: list[BuildEvent]
+    readers: list[Report] = field(default_factory=list)
+    waiters: int = 0
+
+
+class SharedTasks(Generic[T]):
+    """Runs one task for each key, however many wait for it.
+
+    The task belongs to nobody who waits: a waiter that is cancelled does not disturb the others, and when the last
+    one leaves, the task is cancelled. A waiter that comes later is told what was reported before.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[Hashable, _Shared[T]] = {}
+
+    async def run(self, key: Hashable, work: Callable[[Report], Awaitable[T]], *, report: Report) -> T:
+        """The result of the key's task, which is `work(report)` where none runs yet.
+
+        Raises:
+            Exception: What the task raised; every waiter gets it.
+        """
+        shared = self._running.get(key)
+        if shared is None:
+            shared = self._start(key, work)
+        for event in shared.events:
+            report(event)
+        shared.readers.append(report)
+        shared.waiters += 1
+        try:
+            return await asyncio.shield(shared.task)
+        finally:
+            shared.waiters -= 1
+            shared.readers.remove(report)
+            if not shared.waiters and not shared.task.done():
+                # Whoever comes now starts anew instead of joining what is being stopped.
+                self._forget(key, shared)
+                shared.task.cancel()
+
+    async def close(self) -> None:
+        """Cancel every task and wait until they have ended."""
+        tasks = [shared.task for shared in self._running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, key: Hashable, work: Callable[[Report], Awaitable[T]]) -> _Shared[T]:
+        events: list[BuildEvent] = []
+        loop = asyncio.get_running_loop()
+
+        def tell(event: BuildEvent) -> None:
+            events.append(event)
+            for reader in list(shared.readers):
+                reader(event)
+
+        def report(event: BuildEvent) -> None:
+            # Adapters report from their threads.
+            loop.call_soon_threadsafe(tell, event)
+
+        async def run() -> T:
+            return await work(report)
+
+        task = loop.create_task(run())
+        shared = _Shared(task=task, events=events)
+        self._running[key] = shared
+        task.add_done_callback(lambda _: self._ended(key, shared))
+        return shared
+
+    def _ended(self, key: Hashable, shared: _Shared[T]) -> None:
+        self._forget(key, shared)
+        if not shared.task.cancelled():
+            shared.task.exception()  # retrieved, also where every waiter has left
+
+    def _forget(self, key: Hashable, shared: _Shared[T]) -> None:
+        if self._running.get(key) is shared:
+            del self._running[key]

@@ -1,0 +1,118 @@
+"""Tests of `prebuilt_spawner.build.sharing`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from prebuilt_spawner.build.events import BuildEvent, Phase, ignore
+from prebuilt_spawner.build.sharing import SharedTasks
+
+
+class Gate:
+    """Work that ends when it is told to, and says how often it ran."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+        self.cancelled = asyncio.Event()
+        self.started = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def work(self, report) -> int:
+        self.runs += 1
+        self.started.set()
+        report(BuildEvent(phase=Phase.RESOLVING, message=f"run {self.runs}"))
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        return self.runs
+
+
+async def test_all_who_want_the_same_get_one_run():
+    """Ten waiters for one key share one run and its result."""
+    gate, tasks = Gate(), SharedTasks[int]()
+    waiters = [asyncio.create_task(tasks.run("a", gate.work, report=ignore)) for _ in range(10)]
+    await gate.started.wait()
+    gate.open.set()
+    assert await asyncio.gather(*waiters) == [1] * 10
+
+
+async def test_different_keys_do_not_wait_for_each_other():
+    """A key's task ends while another key's still runs."""
+    slow, quick, tasks = Gate(), Gate(), SharedTasks[int]()
+    other = asyncio.create_task(tasks.run("slow", slow.work, report=ignore))
+    quick.open.set()
+    assert await tasks.run("quick", quick.work, report=ignore) == 1
+    slow.open.set()
+    await other
+
+
+async def test_a_waiter_that_leaves_does_not_disturb_the_others():
+    """The task goes on while one waiter is left, and the one that is left gets the result."""
+    gate, tasks = Gate(), SharedTasks[int]()
+    leaver = asyncio.create_task(tasks.run("a", gate.work, report=ignore))
+    stayer = asyncio.create_task(tasks.run("a", gate.work, report=ignore))
+    await gate.started.wait()
+    leaver.cancel()
+    await asyncio.wait([leaver])
+    gate.open.set()
+    assert await stayer == 1
+    assert not gate.cancelled.is_set()
+
+
+async def test_the_last_waiter_to_leave_stops_the_task():
+    """When nobody waits any more the task is cancelled, and who comes next starts anew."""
+    gate, tasks = Gate(), SharedTasks[int]()
+    waiters = [asyncio.create_task(tasks.run("a", gate.work, report=ignore)) for _ in range(3)]
+    await gate.started.wait()
+    for waiter in waiters:
+        waiter.cancel()
+    await asyncio.wait(waiters)
+    again = asyncio.create_task(tasks.run("a", gate.work, report=ignore))
+    await gate.cancelled.wait()
+    gate.open.set()
+    assert await again == 2
+
+
+async def test_every_waiter_gets_the_error():
+    """An error of the task reaches each waiter, and the next run starts anew."""
+    runs = []
+
+    async def fail(report) -> int:
+        runs.append(1)
+        raise ValueError("no")
+
+    tasks = SharedTasks[int]()
+    results = await asyncio.gather(*(tasks.run("a", fail, report=ignore) for _ in range(3)), return_exceptions=True)
+    assert [str(result) for result in results] == ["no"] * 3
+    assert len(runs) == 1
+    with pytest.raises(ValueError, match="no"):
+        await tasks.run("a", fail, report=ignore)
+    assert len(runs) == 2
+
+
+async def test_a_late_waiter_is_told_what_was_reported_before():
+    """Events are replayed to who comes later, in order, and each waiter hears each event once."""
+    gate, tasks = Gate(), SharedTasks[int]()
+    first, second = [], []
+    early = asyncio.create_task(tasks.run("a", gate.work, report=first.append))
+    await gate.started.wait()
+    await asyncio.sleep(0)
+    late = asyncio.create_task(tasks.run("a", gate.work, report=second.append))
+    gate.open.set()
+    await asyncio.gather(early, late)
+    assert [event.message for event in first] == [event.message for event in second] == ["run 1"]
+
+
+async def test_closing_ends_every_task():
+    """After `close` no task runs, and those who waited are cancelled."""
+    gate, tasks = Gate(), SharedTasks[int]()
+    waiter = asyncio.create_task(tasks.run("a", gate.work, report=ignore))
+    await gate.started.wait()
+    await tasks.close()
+    assert gate.cancelled.is_set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
