@@ -202,9 +202,10 @@ class _IndexHandler(LoopbackHandler):
         self.do_GET()
 
     def do_GET(self) -> None:  # noqa: N802 - named by http.server
-        path = unquote(urlsplit(self.path).path)
+        target = urlsplit(self.path)
+        path = unquote(target.path)
         behaviour = self.owner.behaviour
-        self.owner.note(LoggedRequest(method=self.command, path=path, headers=dict(self.headers)))
+        self.owner.note(LoggedRequest(method=self.command, path=path, headers=dict(self.headers), query=target.query))
         if behaviour.credentials is not None and not self._authorised(behaviour.credentials):
             self.answer(401, b"credentials, please", WWW_Authenticate='Basic realm="index"')
             return

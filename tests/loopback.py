@@ -25,6 +25,7 @@ class LoggedRequest:
     method: str
     path: str
     headers: Mapping[str, str]
+    query: str = ""
 
 
 class LoopbackServer:

@@ -6,20 +6,21 @@ import io
 import os
 import secrets
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import docker
 
+from prebuilt_spawner.adapters.docker_bases import BaseLimits
 from prebuilt_spawner.adapters.docker_engine import DockerEngine
 from prebuilt_spawner.adapters.memory import MemoryEngine
 from prebuilt_spawner.build.interface import Engine
 from prebuilt_spawner.environment.base import BaseImage, BaseProbe, FolderEntry, InstallScheme
 from prebuilt_spawner.environment.digest import base_digest
 from prebuilt_spawner.errors import EngineUnavailable
-from prebuilt_spawner.image.names import DIGEST_LABEL
+from prebuilt_spawner.image.names import DIGEST_LABEL, PROBE_LABEL
 
 TEST_BASE = os.environ.get("PREBUILT_SPAWNER_TEST_BASE", "")
 REQUIRED = os.environ.get("REQUIRE_ENGINE") == "1"
@@ -168,7 +169,7 @@ class DockerWorld:
         self._containers: list[str] = []
         self._digests: set[str] = set()
         self._client = docker.APIClient(**docker.utils.kwargs_from_env(), version="auto", timeout=60)
-        self._elsewhere: DockerEngine | None = None
+        self._others: list[DockerEngine] = []
 
     async def start(self) -> None:
         self._client.inspect_image(self.base)
@@ -176,8 +177,8 @@ class DockerWorld:
 
     async def close(self) -> None:
         await self.engine.close()
-        if self._elsewhere is not None:
-            await self._elsewhere.close()
+        for other in self._others:
+            await other.close()
         for container in self._containers:
             self._client.remove_container(container, force=True, v=True)
         for name in self._names():
@@ -187,19 +188,33 @@ class DockerWorld:
                 self._client.remove_image(image_id, force=True)
         self._client.close()
 
-    def own_base(self) -> str:
-        name = f"{self.repository}-base:own"
-        repository, _, tag = name.rpartition(":")
+    def own_base(self, *, tag: str = "own", python3: str = "") -> str:
+        """As above; with `python3` a shell script takes the place of the interpreter."""
+        name = f"{self.repository}-base:{tag}"
         container = self._client.create_container(self.base, command=["true"])["Id"]
+        changes = [f"ENV PATH=/opt/{self._word}/bin:/usr/bin:/bin"] if python3 else []
         content = io.BytesIO()
         with tarfile.open(fileobj=content, mode="w") as archive:
-            archive.addfile(tarfile.TarInfo(f"opt/{self._word}"), io.BytesIO(b""))
+            _add(archive, f"opt/{self._word}/{tag}", "")
+            if python3:
+                _add(archive, f"opt/{self._word}/bin/python3", f"#!/bin/sh\n{python3}\n")
         try:
             self._client.put_archive(container, "/", content.getvalue())
-            self._client.commit(container, repository=repository, tag=tag)
+            self._client.commit(container, repository=name.rpartition(":")[0], tag=tag, changes=changes)
         finally:
             self._client.remove_container(container)
         return name
+
+    def limited(self, limits: BaseLimits) -> DockerEngine:
+        """Another process's engine object, with limits of its own."""
+        engine = DockerEngine(repository=self.repository, cache_dir=self._folder, base_limits=limits)
+        self._others.append(engine)
+        return engine
+
+    def probing(self, bases: Iterable[BaseImage], *, running: bool = False) -> int:
+        """How many containers there are that ask these bases about themselves."""
+        filters = [{"label": f"{PROBE_LABEL}={base.digest}"} for base in bases]
+        return sum(len(self._client.containers(all=not running, filters=each)) for each in filters)
 
     def forget(self, reference: str) -> None:
         self._client.remove_image(reference, noprune=True)
@@ -228,7 +243,7 @@ class DockerWorld:
         return {*self._names(), *(container["Id"] for container in containers)}
 
     def stop_engine(self) -> None:
-        self._elsewhere = self.engine
+        self._others.append(self.engine)
         self.engine = DockerEngine(
             repository=self.repository,
             cache_dir=self._folder,
@@ -238,3 +253,9 @@ class DockerWorld:
     def _names(self) -> list[str]:
         names = [name for image in self._client.images() for name in image.get("RepoTags") or ()]
         return [name for name in names if name.startswith(self.repository)]
+
+
+def _add(archive: tarfile.TarFile, path: str, text: str) -> None:
+    entry = tarfile.TarInfo(path)
+    entry.mode, entry.size = 0o755, len(text.encode())
+    archive.addfile(entry, io.BytesIO(text.encode()))

@@ -93,6 +93,7 @@ async def test_an_empty_ledger_knows_nothing(ledger):
     assert await ledger.newest(scope="", request_digest=REQUEST) is None
     assert await ledger.newest_in_lineage(scope="", lineage=LINEAGE) is None
     assert await ledger.descendant(ancestor_id=1, request_digest=REQUEST) is None
+    assert await ledger.stored(1) is None
 
 
 async def test_a_lock_comes_back_as_it_was_stored(ledger):
@@ -182,14 +183,60 @@ async def test_a_descendant_is_found_by_its_ancestor_and_its_own_request(ledger)
     assert await ledger.descendant(ancestor_id=child.id, request_digest=OTHER_REQUEST) is None
 
 
-async def test_an_ancestor_is_noted_on_an_equal_lock_that_had_none_and_never_replaced(ledger):
+async def test_equal_wheels_are_stored_once_for_each_ancestor_so_that_each_finds_its_descendant(ledger):
     first, second = await remember(ledger, lock("1")), await remember(ledger, lock("2"))
-    plain = await remember(ledger, lock("3"), request_digest=OTHER_REQUEST)
     for ancestor in (first, second):
-        same = await remember(ledger, lock("3"), request_digest=OTHER_REQUEST, ancestor_id=ancestor.id)
-        assert same == plain
-    assert await ledger.descendant(ancestor_id=first.id, request_digest=OTHER_REQUEST) == plain
-    assert await ledger.descendant(ancestor_id=second.id, request_digest=OTHER_REQUEST) is None
+        made = [
+            await remember(ledger, lock("3"), request_digest=OTHER_REQUEST, ancestor_id=ancestor.id) for _ in range(2)
+        ]
+        assert made[0] == made[1]
+        assert await ledger.descendant(ancestor_id=ancestor.id, request_digest=OTHER_REQUEST) == made[0]
+
+
+async def test_a_generation_is_the_id_of_the_lock_that_all_go_back_to(ledger):
+    root = await remember(ledger, lock("1"))
+    child = await remember(ledger, lock("2"), request_digest=OTHER_REQUEST, ancestor_id=root.id)
+    grandchild = await remember(ledger, lock("3"), request_digest="d" * 64, ancestor_id=child.id)
+    fresh = await remember(ledger, lock("4"), request_digest=OTHER_REQUEST)
+    assert [root.generation, child.generation, grandchild.generation] == [root.id] * 3
+    assert fresh.generation == fresh.id
+    for made in (root, child, grandchild, fresh):
+        assert await ledger.stored(made.id) == made
+
+
+async def test_the_newest_is_the_last_one_of_the_newest_generation_and_not_what_was_stored_last(ledger):
+    old, new = await remember(ledger, lock("1")), await remember(ledger, lock("2"))
+    kept = await remember(ledger, lock("1"), request_digest=OTHER_REQUEST, ancestor_id=old.id)
+    assert await ledger.newest_in_lineage(scope="", lineage=LINEAGE) == new
+    assert await ledger.newest(scope="", request_digest=OTHER_REQUEST) == kept
+    followed = await remember(ledger, lock("2"), request_digest=OTHER_REQUEST, ancestor_id=new.id)
+    await remember(ledger, lock("1.5"), request_digest=OTHER_REQUEST, ancestor_id=old.id)
+    assert await ledger.newest(scope="", request_digest=OTHER_REQUEST) == followed
+    assert await ledger.newest_in_lineage(scope="", lineage=LINEAGE) == followed
+
+
+async def test_what_was_resolved_anew_is_a_generation_of_its_own_even_if_it_equals_a_lock_of_an_older_one(ledger):
+    """It must win over a newer generation on another content of the base."""
+    old = await remember(ledger, lock("1"))
+    await remember(ledger, lock("2"), request_digest=OTHER_REQUEST)
+    again = await remember(ledger, lock("1"))
+    assert again.generation == again.id != old.id
+    assert await ledger.newest_in_lineage(scope="", lineage=LINEAGE) == again
+
+
+async def test_what_was_resolved_anew_and_equals_the_newest_generation_is_not_stored_again(ledger):
+    root = await remember(ledger, lock("1"))
+    child = await remember(ledger, lock("1"), request_digest=OTHER_REQUEST, ancestor_id=root.id)
+    assert await remember(ledger, lock("1"), request_digest=OTHER_REQUEST) == child
+
+
+async def test_a_lock_knows_the_profiles_lock_that_it_stands_on(ledger):
+    profile = await remember(ledger, lock("1"), scope="profile:data", request_digest=OTHER_REQUEST)
+    made = await remember(ledger, lock("1", "2"), scope="extras:data", profile_lock_id=profile.id)
+    assert made.profile_lock_id == profile.id
+    assert await ledger.newest(scope="extras:data", request_digest=REQUEST) == made
+    assert await ledger.stored(profile.id) == profile
+    assert profile.profile_lock_id is None
 
 
 async def test_a_lock_never_becomes_its_own_ancestor(ledger):
@@ -201,7 +248,9 @@ async def test_a_lock_never_becomes_its_own_ancestor(ledger):
 async def test_an_ancestor_or_a_lock_of_another_ledger_is_refused_and_changes_nothing(ledger):
     with pytest.raises(StorageFailure):
         await remember(ledger, lock("1"), ancestor_id=41)
-    stranger = StoredLock(id=41, request_digest=REQUEST, lineage=LINEAGE, lock=lock("1"))
+    with pytest.raises(StorageFailure):
+        await remember(ledger, lock("1"), profile_lock_id=41)
+    stranger = StoredLock(id=41, request_digest=REQUEST, lineage=LINEAGE, lock=lock("1"), generation=41)
     with pytest.raises(StorageFailure):
         await ledger.hold(owner="user:a", lock=stranger)
     assert await ledger.newest(scope="", request_digest=REQUEST) is None
@@ -301,7 +350,7 @@ async def main(url, own, rounds):
     sys.stdin.readline()
     for number in range(rounds):
         shared = await ledger.remember(
-            scope="", request_digest=f"shared-{number}", lineage="l", lock=lock("1"), ancestor_id=None)
+            scope="", request_digest=f"shared-{number}", lineage=f"l-{number}", lock=lock("1"), ancestor_id=None)
         mine = await ledger.remember(
             scope="", request_digest="contended", lineage="l", lock=lock(f"{number}.{own}"), ancestor_id=None)
         await ledger.hold(owner="user:a", lock=shared)
@@ -404,7 +453,7 @@ async def test_every_query_finds_its_rows_by_an_index(file):
     await ledger.close()
     for condition in (
         "locks WHERE scope = '' AND request_digest = ''",
-        "locks WHERE scope = '' AND lineage = ''",
+        "locks WHERE scope = '' AND lineage = '' ORDER BY generation DESC, id DESC",
         "locks WHERE ancestor_id = 1 AND request_digest = ''",
         "holdings WHERE owner = '' AND request_digest = ''",
         "holdings WHERE owner = '' AND lineage = ''",

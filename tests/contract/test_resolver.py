@@ -463,6 +463,29 @@ async def test_credentials_in_the_index_url_work_and_are_in_no_lock(uv: UvWorld)
     assert "@" not in wheel.url
 
 
+async def test_a_token_in_the_index_url_works_and_is_in_no_lock_and_no_message(
+    uv: UvWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the index writes it into the addresses of its files; the rest of their queries stays."""
+    uv.index.add_wheel("alpha", "1.0")
+    monkeypatch.setattr(
+        uv.index, "file_url", lambda file: f"{uv.index.origin}/files/{file.filename}?id=7&token=s3cret-t0k"
+    )
+    resolver = uv.make(url=f"{uv.index.url}?token=s3cret-t0k")
+    (wheel,) = (await resolve(resolver, "alpha")).wheels
+    assert wheel.url == f"{uv.index.origin}/files/{wheel.filename}?id=7"
+    assert {request.query for request in uv.index.requests if request.path == "/simple/alpha/"} == {"token=s3cret-t0k"}
+    uv.index.behaviour.failures["/simple/"] = 503
+    error = await failure(resolver, "beta")
+    assert "s3cret" not in error.message + error.detail
+
+
+async def test_the_cache_folder_is_the_hubs_alone(uv: UvWorld) -> None:
+    uv.index.add_wheel("alpha", "1.0")
+    await resolve(uv, "alpha")
+    assert uv.cache.stat().st_mode & 0o777 == 0o700
+
+
 async def test_a_netrc_file_works(uv: UvWorld, tmp_path: Path) -> None:
     uv.index.add_wheel("alpha", "1.0")
     uv.index.behaviour.credentials = ("me", "s3cret")

@@ -364,7 +364,7 @@ async def test_a_full_disk_is_the_storages_fault(disk: DiskWorld, monkeypatch: p
         raise OSError(errno.ENOSPC, "No space left on device")
 
     wheel = disk.publish("alpha")
-    monkeypatch.setattr(wheel_download.tempfile, "mkstemp", full)
+    monkeypatch.setattr(tempfile, "mkstemp", full)
     error = await failure(disk.store.fetch([wheel], report=ignore))
     assert isinstance(error, StorageFailure)
     assert str(disk.cache) not in error.message
@@ -406,6 +406,21 @@ async def test_credentials_of_the_index_are_used_for_its_files_and_never_shown(d
     other = disk.publish("other")
     error = await failure(disk.make(url=url).fetch([other], report=ignore))
     assert "s3cret" not in error.message + error.detail
+
+
+async def test_a_token_in_the_indexs_query_is_used_for_its_files_and_never_shown(disk: DiskWorld) -> None:
+    wheel = disk.publish("alpha")
+    store = disk.make(url=f"{disk.index.url}?token=s3cret-t0ken")
+    await store.fetch([wheel], report=ignore)
+    assert disk.index.requests[-1].query == "token=s3cret-t0ken"
+    disk.index.behaviour.failures["/files/"] = 503
+    error = await failure(store.fetch([disk.publish("other")], report=ignore))
+    assert "s3cret" not in error.message + error.detail
+
+
+async def test_the_cache_folder_is_the_hubs_alone(disk: DiskWorld) -> None:
+    await disk.store.fetch([disk.publish("alpha")], report=ignore)
+    assert disk.cache.stat().st_mode & 0o777 == 0o700
 
 
 async def test_credentials_go_to_their_index_only(disk: DiskWorld) -> None:

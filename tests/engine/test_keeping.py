@@ -32,6 +32,55 @@ def test_the_home_outlives_the_removed_container(make_hub):
     assert hub.python(user, "print(open('notes.txt').read())") == "mine"
 
 
+def test_a_nameless_volume_outside_the_home_outlives_the_removed_container(
+    make_hub, client: docker.APIClient, base: str, run: str
+):
+    """With `remove`, the container goes when the server stops; the volume of the base's `VOLUME /data` stays."""
+    name = f"prebuilt-spawner-test/{run}-volumes:1"
+    made = client.create_container(base, entrypoint=["true"], command=[], labels={TEST_LABEL: run})
+    theirs = client.inspect_image(base)["Config"]
+    repository, _, tag = name.rpartition(":")
+    config = {key: theirs.get(key) for key in ("Entrypoint", "Cmd", "User")} | {"Volumes": {"/data": {}}}
+    client.commit(made, repository=repository, tag=tag, conf=config)
+    client.remove_container(made)
+    hub: Hub = make_hub(base=name, settings="c.PrebuiltSpawner.remove = True\n")
+    hub.start()
+    user = hub.user("volumes")
+    assert hub.start_server(user, {"packages": ["xlsxwriter"]}).ready
+    container = hub.container(user)
+    (volume,) = (mount["Name"] for mount in container["Mounts"] if mount["Destination"] == "/data")
+    try:
+        assert hub.execute(user, "sh", "-c", "echo mine > /data/notes.txt", as_user="root")[0] == 0
+        hub.stop_server(user)
+        assert container["Id"] not in {one["Id"] for one in client.containers(all=True)}
+        assert client.inspect_volume(volume)["Name"] == volume
+        # The name is free at once.
+        assert hub.start_server(user, {"packages": ["xlsxwriter"]}).ready
+        (second,) = (mount["Name"] for mount in hub.container(user)["Mounts"] if mount["Destination"] == "/data")
+        hub.stop_server(user)
+        client.remove_volume(second)
+    finally:
+        client.remove_volume(volume, force=True)
+
+
+def test_a_container_of_ours_that_still_runs_is_replaced(make_hub, client: docker.APIClient, run: str):
+    """The engine removes it by itself as it stops, as one that was made with `auto_remove` does."""
+    hub: Hub = make_hub(settings="c.PrebuiltSpawner.remove = True\n")
+    hub.start()
+    user = hub.user("running")
+    made = client.create_container(
+        hub.base,
+        entrypoint=["sleep"],
+        command=["600"],
+        name=f"jupyter-{user}",
+        labels={TEST_LABEL: run, "prebuilt_spawner.container": f"{user}/"},
+        host_config=client.create_host_config(auto_remove=True, init=True),
+    )
+    client.start(made)
+    assert hub.start_server(user, {}).ready
+    assert hub.container(user)["Id"] != made["Id"]
+
+
 def test_each_server_of_a_user_has_a_home_of_its_own(hub: Hub):
     """The default server and a named one do not share their homes."""
     user = hub.user("twohomes")

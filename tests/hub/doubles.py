@@ -8,6 +8,7 @@ import re
 import types
 import warnings
 from collections.abc import Mapping
+from html.parser import HTMLParser
 from typing import Any
 from unittest import mock
 
@@ -340,6 +341,24 @@ def field_value(html: str, name: str) -> str:
     match = re.search(rf'<textarea[^>]*name="{name}"[^>]*>\n?(.*?)</textarea>', html, re.DOTALL)
     assert match, html
     return html_module.unescape(match[1])
+
+
+class _Inputs(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[dict[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "input":
+            self.found.append(dict(attrs))
+
+
+def input_values(html: str, name: str, *, checked: bool = False) -> list[str | None]:
+    """The values of the inputs of this name, in order; of the checked ones alone where that is asked for."""
+    parser = _Inputs()
+    parser.feed(html)
+    inputs = [one for one in parser.found if one.get("name") == name and (not checked or "checked" in one)]
+    return [one.get("value") for one in inputs]
 
 
 async def run_hub(*, base_class: type = PrebuiltSpawner, settings: Mapping[str, Any] | None = None) -> Any:

@@ -6,7 +6,7 @@ import pytest
 
 from prebuilt_spawner.hub.form import entries_from_options, entries_from_query, options_from_form
 
-from .doubles import Hub, field_value
+from .doubles import Hub, field_value, input_values
 
 PROFILES = [
     {"display_name": "Plain & simple", "slug": "plain", "description": "<i>Nothing</i> added"},
@@ -19,8 +19,8 @@ async def test_the_form_starts_what_was_entered(hub: Hub) -> None:
     browser = await hub.log_in("ada")
     page = await browser.get("/spawn")
     assert page.status == 200
-    assert 'value="maths" checked' in " ".join(page.text.split())
-    assert page.text.index('value="maths"') < page.text.index('value="plain"')
+    assert input_values(page.text, "profile") == ["maths", "plain"]
+    assert input_values(page.text, "profile", checked=True) == ["maths"]
     assert "Plain &amp; simple" in page.text
     assert "<i>Nothing</i>" not in page.text
     fields = {"profile": "plain", "packages": "six\nattrs", "image": "example/b:1", "refresh": "on"}
@@ -80,12 +80,15 @@ async def test_a_link_never_starts_stored_options_where_the_form_is_switched_off
 
 
 async def test_the_form_shows_the_stored_options(hub: Hub) -> None:
-    await hub.start("ada", {"packages": ["six", "attrs"], "refresh": True})
+    hub.configure(profile_list=PROFILES)
+    await hub.start("ada", {"profile": "plain", "packages": ["six", "attrs"], "refresh": True})
     await hub.stop("ada")
     browser = await hub.log_in("ada")
     page = await browser.get("/spawn")
     assert field_value(page.text, "packages") == "six\nattrs"
-    assert 'id="prebuilt-refresh" checked' not in " ".join(page.text.split())
+    assert input_values(page.text, "profile", checked=True) == ["plain"]
+    assert len(input_values(page.text, "refresh")) == 1
+    assert input_values(page.text, "refresh", checked=True) == []
 
 
 async def test_a_refused_form_keeps_its_text_for_named_servers_too(hub: Hub) -> None:

@@ -49,7 +49,70 @@ def test_an_index_that_is_set_stands_alone() -> None:
 
 
 def test_a_url_with_an_equals_sign_is_not_a_named_index() -> None:
-    assert settings(index="http://index.test/?a=b").public_index_urls == ("http://index.test/?a=b",)
+    found = settings(index="http://index.test/a=b/")
+    assert found.public_index_urls == ("http://index.test/a=b/",)
+    assert found.credentials == ()
+
+
+def test_what_is_shown_of_an_index_has_no_secret_in_it() -> None:
+    found = settings(index="https://me:s3cret@index.test/simple/?token=t0ken#x", extra=["corp=https://u@h.test/?k"])
+    assert found.public_index_urls == ("https://h.test/", "https://index.test/simple/")
+
+
+@pytest.mark.parametrize(
+    ("served", "stored", "asked"),
+    [
+        ("/f/a.whl", "/f/a.whl", "/f/a.whl?token=T&v=1"),
+        ("/f/a.whl?token=T&v=1", "/f/a.whl", "/f/a.whl?token=T&v=1"),
+        ("/f/a.whl?id=7&token=T", "/f/a.whl?id=7", "/f/a.whl?id=7&token=T&v=1"),
+        ("/other/a.whl?token=O&x=%2F", "/other/a.whl?x=%2F", "/other/a.whl?x=%2F&token=O"),
+        ("/f/a.whl#sha256=1", "/f/a.whl#sha256=1", "/f/a.whl?token=T&v=1#sha256=1"),
+    ],
+)
+def test_an_indexs_query_is_not_stored_with_a_wheel_and_is_sent_all_the_same(
+    served: str, stored: str, asked: str
+) -> None:
+    found = settings(
+        index="https://index.test/f/simple/?token=T&v=1", extra=["corp=https://index.test/other/simple/?token=O"]
+    )
+    assert found.stored_url(f"https://index.test{served}") == f"https://index.test{stored}"
+    assert found.request_url(f"https://index.test{stored}") == f"https://index.test{asked}"
+
+
+def test_a_query_goes_to_its_own_origin_only() -> None:
+    found = settings(index="https://index.test/simple/?token=T")
+    for url in (
+        "http://index.test/a.whl",
+        "https://index.test:444/a.whl",
+        "https://files.test/a.whl?sig=1",
+        "file:///a.whl",
+    ):
+        assert found.request_url(url) == url
+        assert found.stored_url(url) == url
+    assert found.stored_url("https://u:p@files.test/a.whl?sig=1") == "https://files.test/a.whl?sig=1"
+    assert settings(index="https://index.test/").request_url("https://index.test/a.whl?b") == (
+        "https://index.test/a.whl?b"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Failed to fetch https://index.test/simple/six/?token=t0k%2Fen-of-mine&v=1",
+        "GET /files/a.whl?id=7&token=t0k%2Fen-of-mine",
+        "the token t0k/en-of-mine is not valid",
+        "t0k%2Fen-of-mine",
+        "https://other.test/?b4re-t0k%2Fen-of-mine",
+    ],
+)
+def test_no_token_of_an_index_survives_redaction(text: str) -> None:
+    found = settings(
+        index="https://index.test/simple/?token=t0k%2Fen-of-mine&v=1",
+        extra=["corp=https://other.test/?b4re-t0k%2Fen-of-mine"],
+    )
+    shown = found.redact(text)
+    assert "t0k" not in shown
+    assert "***" in shown
 
 
 def test_lower_case_variables_win_and_both_spellings_are_handed_on() -> None:

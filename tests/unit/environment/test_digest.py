@@ -224,6 +224,8 @@ def test_everything_that_changes_what_a_request_may_resolve_to_changes_its_diges
         request(index_url="http://a.example.org"),
         request(extra_index_urls=indexes),
         request(extra_index_urls=indexes[::-1]),
+        request(profile_lock="1" * 64),
+        request(profile_lock="2" * 64),
         lineage_digest(SPEC, base_reference=BASE, index_url=None),
     ]
     assert len(set(digests)) == len(digests)

@@ -2,14 +2,22 @@
 
 import configparser
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from prebuilt_spawner.environment.lock import parse_pylock
-from prebuilt_spawner.image.files import own_files
+from prebuilt_spawner.image import files
 
-from .wheels import make_distribution, make_lock, make_probe
+from .wheels import make_base, make_distribution, make_lock, make_probe
 
 SHARE = "usr/local/share/prebuilt-spawner"
 NOTICE = "opt/env/lib/python3.11/EXTERNALLY-MANAGED"
+
+
+def own_files(**changes: Any) -> dict[str, bytes]:
+    """Our files on a base that says `User: jovyan`; mutable ones are asked for by name."""
+    return files.own_files(**{"base": make_base(), "immutable": True, "version": "1", **changes})
 
 
 def test_the_notice_is_there_where_it_is_read() -> None:
@@ -17,14 +25,14 @@ def test_the_notice_is_there_where_it_is_read() -> None:
     probe = make_probe()
     lock = make_lock("demo")
     both = {f"{SHARE}/pylock.toml", f"{SHARE}/Dockerfile"}
-    assert own_files(lock=lock, probe=probe, immutable=True, version="1").keys() == both | {NOTICE}
-    assert own_files(lock=lock, probe=probe, immutable=False, version="1").keys() == both
-    assert own_files(lock=lock, probe=replace(probe, virtual=True), immutable=True, version="1").keys() == both
+    assert own_files(lock=lock, probe=probe).keys() == both | {NOTICE}
+    assert own_files(lock=lock, probe=probe, immutable=False).keys() == both
+    assert own_files(lock=lock, probe=replace(probe, virtual=True)).keys() == both
 
 
 def test_the_notice_says_what_to_do_in_pips_format() -> None:
     """pip reads it with `configparser` without interpolation, the way PEP 668 says, and prints `Error`."""
-    notice = own_files(lock=make_lock(), probe=make_probe(), immutable=True, version="1")[NOTICE].decode()
+    notice = own_files(lock=make_lock(), probe=make_probe())[NOTICE].decode()
     parser = configparser.ConfigParser(interpolation=None)
     parser.read_string(notice)
     error = parser.get("externally-managed", "Error")
@@ -35,43 +43,49 @@ def test_the_notice_says_what_to_do_in_pips_format() -> None:
 def test_the_lock_can_be_read_back() -> None:
     """pylock.toml has the wheels of the image."""
     lock = make_lock("demo", "other")
-    text = own_files(lock=lock, probe=make_probe(), immutable=False, version="1")[f"{SHARE}/pylock.toml"].decode()
+    text = own_files(lock=lock, probe=make_probe(), immutable=False)[f"{SHARE}/pylock.toml"].decode()
     assert parse_pylock(text, make_probe()) == lock
 
 
 def test_the_dockerfile_needs_a_base_and_keeps_its_user() -> None:
     """`ARG BASE`, an installation as root with the base's interpreter, the base's user last, and the base's digest."""
     probe = make_probe(make_distribution("pip", "pip/__init__.py"), interpreter="/opt/my env/bin/python3")
-    files = own_files(
-        lock=make_lock("demo"), probe=probe, immutable=True, version="1.2", base_reference_digest="sha256:abc"
-    )
-    lines = files[f"{SHARE}/Dockerfile"].decode().splitlines()
+    lines = own_files(lock=make_lock("demo"), probe=probe)[f"{SHARE}/Dockerfile"].decode().splitlines()
     instructions = [line for line in lines if line and not line.startswith(("#", " "))]
-    assert [line.split()[0] for line in instructions] == ["ARG", "FROM", "USER", "COPY", "RUN", "USER"]
+    assert [line.split()[0] for line in instructions] == ["ARG", "FROM", "USER", "COPY", "RUN", "ENV", "USER"]
     assert instructions[0] == "ARG BASE"
     assert instructions[1] == "FROM ${BASE}"
     assert instructions[-1] == "USER jovyan"
     assert "'/opt/my env/bin/python3' -m pip" in instructions[4]
-    assert any("sha256:abc" in line for line in lines if line.startswith("#"))
+    assert any("b" * 64 in line for line in lines if line.startswith("#"))
 
 
 def test_a_base_with_uv_alone_installs_with_uv() -> None:
     """uv reads locks by itself."""
     probe = make_probe(make_distribution("uv", "uv/__init__.py"))
-    dockerfile = own_files(lock=make_lock("demo"), probe=probe, immutable=True, version="1")[f"{SHARE}/Dockerfile"]
+    dockerfile = own_files(lock=make_lock("demo"), probe=probe)[f"{SHARE}/Dockerfile"]
     assert b"RUN uv pip install" in dockerfile
     assert b"-m pip" not in dockerfile
 
 
 def test_an_empty_lock_installs_nothing() -> None:
     """The environment of the empty lock is the base: its Dockerfile only brings the lock."""
-    dockerfile = own_files(lock=make_lock(), probe=make_probe(), immutable=True, version="1")[f"{SHARE}/Dockerfile"]
+    dockerfile = own_files(lock=make_lock(), probe=make_probe())[f"{SHARE}/Dockerfile"]
     assert b"RUN" not in dockerfile
     assert b"COPY pylock.toml" in dockerfile
 
 
-def test_a_user_without_a_name_is_kept_by_number() -> None:
-    """Where the base's user has no name, its numbers are written."""
-    probe = replace(make_probe(), user="")
-    dockerfile = own_files(lock=make_lock(), probe=probe, immutable=True, version="1")[f"{SHARE}/Dockerfile"]
-    assert dockerfile.endswith(b"USER 1000:100\n")
+@pytest.mark.parametrize(
+    ("config", "user"), [({"User": "1000"}, "1000"), ({"User": "1000:100"}, "1000:100"), ({}, "root")]
+)
+def test_the_dockerfile_ends_with_the_user_that_the_base_says(config: dict[str, str], user: str) -> None:
+    """Its configuration's words, whatever the account is called; root where it says nothing, as engines take it."""
+    found = own_files(base=make_base(config=config), lock=make_lock(), probe=make_probe())
+    assert found[f"{SHARE}/Dockerfile"].decode().endswith(f"USER {user}\n")
+
+
+def test_the_dockerfile_hides_the_users_own_packages_where_the_image_does() -> None:
+    """As the image itself: in immutable ones only."""
+    for immutable in (True, False):
+        dockerfile = own_files(lock=make_lock(), probe=make_probe(), immutable=immutable)[f"{SHARE}/Dockerfile"]
+        assert (b"\nENV PYTHONNOUSERSITE=1\n" in dockerfile) is immutable

@@ -81,6 +81,32 @@ def test_the_file_at_fault_is_named(tmp_path: Path) -> None:
         installed(make_wheel(tmp_path, BAD_MEMBERS["symlink"]), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{DATA}/scripts/folder/run",
+        f"{DATA}/scripts/before-notebook.d/50-x.sh",
+        f"{DATA}/scripts/start-notebook.d/deep/x.sh",
+        f"{DATA}/data/bin/before-notebook.d/50-x.sh",
+        f"{DATA}/data/usr/local/bin/start-notebook.d/x",
+        f"{DATA}/purelib/start-notebook.d/x.sh",
+        "before-notebook.d/x.sh",
+    ],
+)
+def test_a_file_that_a_starting_server_would_run_is_refused(tmp_path: Path, path: str) -> None:
+    """The Jupyter images' start.sh runs all of two folders, perhaps as root; and scripts have no folders at all."""
+    with pytest.raises(UnbuildableEnvironment, match=rf"demo-pkg .*{path.rpartition('/')[2]}"):
+        installed(make_wheel(tmp_path, {path: b"id\n"}), tmp_path)
+
+
+def test_what_no_installer_installs_does_not_count_as_a_scripts_folder(tmp_path: Path) -> None:
+    """Bytecode that an old tool left among the scripts is passed over, as it is elsewhere."""
+    wheel = make_wheel(tmp_path, {f"{DATA}/scripts/__pycache__/run.pyc": b"", f"{DATA}/scripts/start-notebook.d": b""})
+    assert [file.path for file in installed(wheel, tmp_path).files if "bin/" in file.path] == [
+        "opt/env/bin/start-notebook.d"
+    ]
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
     """Which of the two is right would depend on the reader."""
