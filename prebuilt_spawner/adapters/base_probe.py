@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..environment.base import BaseProbe, FolderEntry, InstalledDistribution, InstallScheme
+from .cache_folder import make_folder
 
 PROBE_VERSION = 1
 """Counts up when the script reports something else, so that kept probes are made again."""
@@ -74,7 +75,7 @@ class ProbeShelf:
 
     def put(self, base_digest: str, text: str) -> None:
         """Keep what the script printed; another process may do the same at the same time."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder, cache_dir=self._folder.parent)
         handle, name = tempfile.mkstemp(dir=self._folder, prefix=".probe-")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ _CLOSE_SECONDS = 10
 _UNREACHABLE = "The container engine cannot be reached. Try again in a few minutes, or tell your administrator."
 _REFUSED = "The container engine could not do what was needed. Try again, or tell your administrator."
 _FULL = "The disk of the container engine is full. Tell your administrator."
+_CLOSING = "The hub is being stopped. Try again in a few minutes."
 
 
 def engine_error(text: str) -> PrebuiltError:
@@ -50,9 +52,12 @@ class Cancelled(Exception):
 class DockerClient:
     """Runs functions of a docker-py client on threads that belong to it.
 
+    What the engine answers at once (`run`) has a pool of its own, and never waits behind what may take minutes
+    (`run_slow`).
+
     Args:
         client_kwargs: For `docker.APIClient`, before what the environment says (`DOCKER_HOST` and the like).
-        threads: How many calls go on at once.
+        threads: How many quick calls go on at once.
         timeout_seconds: For one answer of the engine, not for transfers.
     """
 
@@ -61,17 +66,12 @@ class DockerClient:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prebuilt-engine")
         self._local = threading.local()
         self._clients: list[docker.APIClient] = []
-        self._running: set[threading.Event] = set()
-
-    def _client(self) -> docker.APIClient:
-        # A client for each thread: a requests session is not made for several.
-        if not hasattr(self._local, "client"):
-            self._local.client = docker.APIClient(**{**docker.utils.kwargs_from_env(), **self._kwargs})
-            self._clients.append(self._local.client)
-        return self._local.client
+        self._running: dict[Future[Any], threading.Event] = {}
 
     async def run(self, work: Callable[[docker.APIClient, threading.Event], T]) -> T:
-        """Run `work(client, stop)` on a thread. When the caller is cancelled, `stop` is set and nobody waits.
+        """Run `work(client, stop)`, which the engine answers at once: an inspection, a tag, a removal.
+
+        When the caller is cancelled, `stop` is set and nobody waits.
 
         Raises:
             EngineUnavailable, EngineFailure, StorageFailure: What docker-py raised, translated.
@@ -79,25 +79,61 @@ class DockerClient:
         stop = threading.Event()
 
         def job() -> T:
-            self._running.add(stop)
-            try:
-                with translated():
-                    return work(self._client(), stop)
-            finally:
-                self._running.discard(stop)
+            with translated():
+                return work(self._thread_client(), stop)
 
+        return await self._outcome(self._threads.submit(job), stop)
+
+    async def run_slow(self, work: Callable[[docker.APIClient, threading.Event], T]) -> T:
+        """As `run`, for what takes its time: a pull, a probe, a load. The work must look at `stop` all the while.
+
+        Each has a thread and a client of its own, without a limit: one that hangs delays no other. The callers limit
+        them: one pull for each name, one probe for each base, and as many loads as builds.
+        """
+        stop = threading.Event()
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
+
+        def job() -> None:
+            try:
+                with translated(), contextlib.closing(self._new_client()) as client:
+                    result = work(client, stop)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        # A daemon, unlike a pool's thread: an engine that stays silent does not keep the hub from ending.
+        threading.Thread(target=job, name="prebuilt-engine-slow", daemon=True).start()
+        return await self._outcome(future, stop)
+
+    async def close(self) -> None:
+        """Stop what runs, wait for it a while, and release connections and threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        running = dict(self._running)
+        for stop in running.values():
+            stop.set()
+        await asyncio.to_thread(concurrent.futures.wait, running, _CLOSE_SECONDS)
+        for client in self._clients:
+            client.close()
+
+    async def _outcome(self, future: Future[T], stop: threading.Event) -> T:
+        self._running[future] = stop
+        future.add_done_callback(lambda _: self._running.pop(future, None))
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, job)
+            return await asyncio.wrap_future(future)
+        except Cancelled as error:  # by `close`
+            raise EngineUnavailable(_CLOSING) from error
         except asyncio.CancelledError:
             stop.set()
             raise
 
-    async def close(self) -> None:
-        """Stop what runs, wait for it a while, and release connections and threads."""
-        for stop in list(self._running):
-            stop.set()
-        ended = asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(ended, _CLOSE_SECONDS)
-        for client in self._clients:
-            client.close()
+    def _new_client(self) -> docker.APIClient:
+        return docker.APIClient(**{**docker.utils.kwargs_from_env(), **self._kwargs})
+
+    def _thread_client(self) -> docker.APIClient:
+        # A client for each thread: a requests session is not made for several.
+        if not hasattr(self._local, "client"):
+            self._local.client = self._new_client()
+            self._clients.append(self._local.client)
+        return self._local.client

@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import secrets
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,21 +25,22 @@ from docker.errors import APIError, NotFound
 from ..build.events import BuildEvent, Phase, Report
 from ..build.interface import DerivedImage
 from ..environment.base import BaseImage, BaseProbe
-from ..environment.digest import base_digest, runtime_config
 from ..environment.reference import parse_reference
-from ..errors import BaseImageUnavailable, EngineFailure, MalformedRequest
+from ..errors import EngineFailure, PrebuiltError
 from ..image.archive import docker_archive, layer_digest, oci_archive
 from ..image.config import derived_config
 from ..image.layer import ImagePlan
-from ..image.names import BASE_DIGEST_LABEL, DIGEST_LABEL, PROBE_LABEL
-from .base_probe import ProbeShelf, probe_script, read_probe
+from ..image.names import BASE_DIGEST_LABEL, DIGEST_LABEL
+from .base_probe import ProbeShelf
+from .docker_bases import BaseLimits, DockerBases, repository_of
 from .docker_client import Cancelled, DockerClient, engine_error
 from .docker_layers import saved_layers
 
 _log = logging.getLogger(__name__)
 
-_PROBE_TIMEOUT_SECONDS = 120
-_PROBE_MEMORY_BYTES = 1 << 30
+_BASE_LIMITS = BaseLimits()
+_HOLD_NAME = re.compile(r"hold-[0-9a-f]{16}-([0-9a-f]{8})-[0-9a-f]{8}")
+_STALE_HOLD_SECONDS = 24 * 60 * 60
 
 
 class DockerEngine:
@@ -48,6 +51,7 @@ class DockerEngine:
         cache_dir: Folder for what was learnt about bases; made when needed.
         client_kwargs: For `docker.APIClient`, before what the environment says.
         labels: Put on every container that this makes, besides our own.
+        base_limits: What pulling and probing a base may cost.
     """
 
     def __init__(
@@ -57,36 +61,32 @@ class DockerEngine:
         cache_dir: Path,
         client_kwargs: Mapping[str, Any] | None = None,
         labels: Mapping[str, str] | None = None,
+        base_limits: BaseLimits = _BASE_LIMITS,
     ) -> None:
         self._repository = repository
         self._docker = DockerClient(client_kwargs or {})
-        self._labels = dict(labels or {})
-        self._shelf = ProbeShelf(cache_dir / "probes")
-        self._probes: dict[str, BaseProbe] = {}
-        self._probing: dict[str, asyncio.Lock] = {}
+        self._bases = DockerBases(
+            self._docker, ProbeShelf(cache_dir / "probes"), labels=dict(labels or {}), limits=base_limits
+        )
         self._naming = asyncio.Lock()
+        self._stale_holds_released = False
         self._saved_layers: dict[str, tuple[dict[str, Any], ...]] = {}
 
     # -- bases -------------------------------------------------------------------------------------------------------
 
     async def resolve_base(self, reference: str) -> BaseImage:
-        return await self._docker.run(lambda client, stop: _resolve_base(client, reference))
+        return await self._bases.resolve(reference)
 
     async def probe(self, base: BaseImage) -> BaseProbe:
-        # One container for each base, however many ask.
-        async with self._probing.setdefault(base.digest, asyncio.Lock()):
-            if base.digest not in self._probes:
-                probe = await asyncio.to_thread(self._shelf.get, base.digest)
-                if probe is None:
-                    text = await self._docker.run(lambda client, stop: _run_probe(client, base, self._labels, stop))
-                    probe = _checked_probe(text, base)
-                    await asyncio.to_thread(self._shelf.put, base.digest, text)
-                self._probes[base.digest] = probe
-        return self._probes[base.digest]
+        return await self._bases.probe(base)
 
     @asynccontextmanager
     async def hold(self, base: BaseImage) -> AsyncIterator[None]:
-        tag = f"hold-{base.digest[:16]}-{secrets.token_hex(4)}"
+        if not self._stale_holds_released:
+            self._stale_holds_released = True
+            with contextlib.suppress(PrebuiltError):
+                await self._docker.run_slow(lambda client, stop: _release_stale_holds(client, self._repository))
+        tag = _hold_tag(base)
         name = f"{self._repository}:{tag}"
 
         def release(client: docker.APIClient, stop: threading.Event) -> None:
@@ -110,7 +110,7 @@ class DockerEngine:
         return await self._docker.run(lambda client, stop: _find(client, reference))
 
     async def assemble(self, plan: ImagePlan, *, report: Report) -> DerivedImage:
-        return await self._docker.run(lambda client, stop: self._assemble(client, stop, plan, report))
+        return await self._docker.run_slow(lambda client, stop: self._assemble(client, stop, plan, report))
 
     async def tag(self, image: DerivedImage, reference: str) -> DerivedImage:
         def work(client: docker.APIClient, stop: threading.Event) -> DerivedImage:
@@ -118,7 +118,7 @@ class DockerEngine:
             if present is not None:
                 return present
             name = parse_reference(reference)
-            client.tag(image.image_id, _repository_of(reference), name.tag)
+            client.tag(image.image_id, repository_of(reference), name.tag)
             named = _find(client, reference)
             if named is None:
                 raise EngineFailure(
@@ -133,6 +133,7 @@ class DockerEngine:
         await self._docker.run(lambda client, stop: _discard(client, image.image_id))
 
     async def close(self) -> None:
+        await self._bases.close()
         await self._docker.close()
 
     # -- handing over ------------------------------------------------------------------------------------------------
@@ -173,113 +174,21 @@ class DockerEngine:
         return self._saved_layers[base.image_id]
 
 
-def _resolve_base(client: docker.APIClient, reference: str) -> BaseImage:
-    try:
-        found = client.inspect_image(reference)
-    except NotFound:
-        _pull(client, reference)
-        found = client.inspect_image(reference)
-    except APIError as error:
-        if error.status_code != 400:
-            raise
-        raise BaseImageUnavailable(f"{reference} is not the name of an image.", detail=str(error)) from error
-    if _is_ours(found):
-        # Whatever name it goes by: its ID is no name in our repository.
-        raise MalformedRequest(f"The image {reference} is a prepared environment, which cannot be a base image.")
-    config = runtime_config(found.get("Config") or {})
-    diff_ids = tuple(found["RootFS"].get("Layers") or ())
-    platform = {
-        "os": found.get("Os") or "linux",
-        "architecture": found.get("Architecture") or "",
-        "variant": found.get("Variant") or "",
-    }
-    return BaseImage(
-        reference=reference,
-        image_id=found["Id"],
-        digest=base_digest(diff_ids=diff_ids, config=config, **platform),
-        diff_ids=diff_ids,
-        config=config,
-        **platform,
-    )
+def _hold_tag(base: BaseImage) -> str:
+    """A tag of ours alone, with the time in it: a process that is killed leaves it behind."""
+    return f"hold-{base.digest[:16]}-{int(time.time()):08x}-{secrets.token_hex(4)}"
 
 
-def _pull(client: docker.APIClient, reference: str) -> None:
-    _log.info("Pulling the base image %s", reference)
-    try:
-        name = parse_reference(reference)
-        stream = client.pull(
-            _repository_of(reference), tag=name.digest or name.tag or "latest", stream=True, decode=True
-        )
-        for message in stream:
-            if "error" in message:
-                raise BaseImageUnavailable(
-                    f"The base image {reference} cannot be pulled. Tell your administrator.", detail=message["error"]
-                )
-    except (APIError, MalformedRequest) as error:
-        raise BaseImageUnavailable(
-            f"The base image {reference} is not there and cannot be pulled. Tell your administrator.",
-            detail=str(error),
-        ) from error
-
-
-def _repository_of(reference: str) -> str:
-    name = parse_reference(reference)
-    return f"{name.registry}/{name.repository}" if name.registry else name.repository
-
-
-def _run_probe(client: docker.APIClient, base: BaseImage, labels: Mapping[str, str], stop: threading.Event) -> str:
-    """What the base's interpreter prints, from a container without a network, mounts or capabilities."""
-    container = client.create_container(
-        base.image_id,
-        entrypoint=["python3"],
-        command=["-I", "-c", probe_script()],
-        labels={PROBE_LABEL: base.digest, **labels},
-        healthcheck={"test": ["NONE"]},
-        host_config=client.create_host_config(
-            network_mode="none",
-            cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
-            mem_limit=_PROBE_MEMORY_BYTES,
-            pids_limit=64,
-            log_config={"Type": "json-file"},
-        ),
-    )
-    try:
-        try:
-            client.start(container)
-        except APIError as error:
-            raise BaseImageUnavailable(
-                f"The base image {base.reference} does not run, or has no python3. Tell your administrator.",
-                detail=str(error),
-            ) from error
-        status = client.wait(container, timeout=_PROBE_TIMEOUT_SECONDS)["StatusCode"]
-        output = client.logs(container, stdout=True, stderr=False).decode("utf-8", "replace")
-        if status != 0:
-            words = client.logs(container, stdout=False, stderr=True).decode("utf-8", "replace")
-            raise BaseImageUnavailable(
-                f"The Python of the base image {base.reference} cannot be asked. Tell your administrator.",
-                detail=f"exit status {status}: {words[-4000:]}",
-            )
-        return str(output)
-    finally:
-        client.remove_container(container, force=True, v=True)
-
-
-def _checked_probe(text: str, base: BaseImage) -> BaseProbe:
-    try:
-        probe = read_probe(text)
-    except ValueError as error:
-        raise BaseImageUnavailable(
-            f"The Python of the base image {base.reference} gave no usable answer. Tell your administrator.",
-            detail=f"{error}: {text[:1000]}",
-        ) from error
-    if probe.implementation != "cpython" or probe.glibc is None:
-        raise BaseImageUnavailable(
-            f"The base image {base.reference} cannot be built on: it needs CPython and the GNU C library."
-            " Tell your administrator.",
-            detail=f"implementation {probe.implementation}, glibc {probe.glibc}",
-        )
-    return probe
+def _release_stale_holds(client: docker.APIClient, repository: str) -> None:
+    """Remove the names of holds that no process can need any more. Other processes, on other machines too, may hold
+    bases in this repository, so only age tells."""
+    for image in client.images(repository):
+        for name in image.get("RepoTags") or ():
+            made = _HOLD_NAME.fullmatch(name.removeprefix(f"{repository}:"))
+            if made is not None and int(made[1], 16) < time.time() - _STALE_HOLD_SECONDS:
+                _log.info("Removing %s, which a process that was killed left behind", name)
+                with contextlib.suppress(APIError):
+                    client.remove_image(name, noprune=True)
 
 
 def _checked(client: docker.APIClient, image_id: str, *, layers: list[str]) -> DerivedImage:

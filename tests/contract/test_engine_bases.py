@@ -188,3 +188,21 @@ async def test_closing_cuts_a_pull_short(world, registry):
     await asyncio.wait_for(engine.close(), 8)
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+# -- holds of processes that were killed -------------------------------------------------------------------------------
+
+
+async def test_names_that_killed_processes_held_bases_with_go_after_a_day_and_no_other_name_does(world):
+    base = await world.engine.resolve_base(world.base)
+    now = int(time.time())
+    of_yesterday, of_this_hour = (
+        f"{world.repository}:hold-{'0' * 16}-{made:08x}-{'1' * 8}" for made in (now - 25 * 3600, now - 3600)
+    )
+    others = [f"{world.repository}:{tag}" for tag in ("latest", "f" * 64, "hold-me", f"hold-{'0' * 16}-{'1' * 8}")]
+    elsewhere = of_yesterday.replace("/env:", "/env-of-others:")
+    for name in (of_yesterday, of_this_hour, elsewhere, *others):
+        world.name(base.image_id, name)
+    async with world.engine.hold(base):
+        assert world.bystanders() >= {of_this_hour, elsewhere, *others}
+        assert of_yesterday not in world.bystanders()
