@@ -140,22 +140,31 @@ class StoredLock:
     Attributes:
         id: The ledger's own number for it.
         request_digest: What was asked, on which base content.
-        lineage: What was asked, whatever the base's content is.
+        lineage: What was asked, whatever the content of the base (and of the profile's lock) is.
         lock: The wheels.
+        generation: The id of the lock that it goes back to, ancestor by ancestor: one that was resolved from no
+            pins of a user's. Its own id where it has no ancestor.
+        profile_lock_id: The profile's lock that the packages were added to; None where they stand on none.
     """
 
     id: int
     request_digest: str
     lineage: str
     lock: Lock
+    generation: int
+    profile_lock_id: int | None = None
 
 
 class Ledger(Protocol):
     """The memory: which lock answers which request, and which environments exist.
 
-    An *owner* is `user:<name>` or `profile:<slug>`; it holds at most one lock for a request digest. A *scope* keeps the
-    locks of each profile apart from those of free lists: "" for free lists, `profile:<slug>` for a profile.
+    An *owner* is `user:<name>` or `profile:<slug>`; it holds at most one lock for a request digest. A *scope* keeps
+    the locks of free lists, of each profile, and of what people add to each profile apart: "", `profile:<slug>`,
+    `extras:<slug>`. The *newest* lock is the last one of the newest generation.
     """
+
+    async def stored(self, lock_id: int) -> StoredLock | None:
+        """The lock of this number."""
 
     async def held(self, *, owner: str, request_digest: str) -> StoredLock | None:
         """The lock that this owner holds for this very request."""
@@ -164,19 +173,27 @@ class Ledger(Protocol):
         """The lock that this owner held last for this request on whatever content of the base."""
 
     async def newest(self, *, scope: str, request_digest: str) -> StoredLock | None:
-        """The lock of this scope that was made last for this very request."""
+        """The newest lock of this scope for this very request."""
 
     async def newest_in_lineage(self, *, scope: str, lineage: str) -> StoredLock | None:
-        """The lock of this scope that was made last for this request on whatever content of the base."""
+        """The newest lock of this scope for this request on whatever content of the base."""
 
     async def descendant(self, *, ancestor_id: int, request_digest: str) -> StoredLock | None:
         """The lock that was resolved from the ancestor's pins for this request."""
 
     async def remember(
-        self, *, scope: str, request_digest: str, lineage: str, lock: Lock, ancestor_id: int | None
+        self,
+        *,
+        scope: str,
+        request_digest: str,
+        lineage: str,
+        lock: Lock,
+        ancestor_id: int | None,
+        profile_lock_id: int | None = None,
     ) -> StoredLock:
-        """Store a lock; where the scope's newest for this request has the same wheels, that one is returned
-        instead (and the ancestor noted)."""
+        """Store a lock, unless one with the same wheels is there for this request: of the same ancestor, or,
+        without an ancestor, the newest of the scope, if it is of the newest generation of the lineage. Then that
+        one is returned."""
 
     async def hold(self, *, owner: str, lock: StoredLock) -> None:
         """From now on the owner holds this lock for its request."""

@@ -1,25 +1,28 @@
 """Which lock answers a request: whose it is, when an old one is used, and when a new one is made.
 
-A plain profile's lock is everybody's: its scope and its owner are `profile:<slug>`. A free list's lock is found by what
-was asked (scope ""), and each user (`user:<name>`) keeps the one that they got until they refresh.
+A plain profile's lock is everybody's: its scope and its owner are `profile:<slug>`. Each user (`user:<name>`) keeps the
+lock that they got for a list until they refresh. A free list's lock is found by what was asked (scope ""); that of a
+profile and more (scope `extras:<slug>`) by what was asked and the profile's lock, so that it follows the profile's.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from packaging.version import InvalidVersion, Version
 
 from ..environment.base import BaseImage, BaseProbe
-from ..environment.digest import lineage_digest, request_digest
-from ..environment.lock import Lock, parse_pylock
+from ..environment.digest import lineage_digest, lock_digest, request_digest
+from ..environment.lock import Lock
 from ..environment.requirements import merge_requirements
 from ..environment.spec import EnvironmentSpec
 from ..errors import PolicyRefusal
 from .events import BuildEvent, Phase, Report
 from .interface import Ledger, Resolver, ResolveRequest, StoredLock
+from .lock_files import LockFiles
 from .provider import EnvironmentRequest, ProfileRequest
 from .sharing import SharedTasks
 
@@ -31,8 +34,7 @@ class _Question:
     """A request as the ledger and the resolver see it.
 
     Attributes:
-        preferences: The pins that stay before the question's own history counts: those of the profile that a free
-            list stands on.
+        profile_lock: The profile's lock that the packages are added to.
     """
 
     owner: str
@@ -41,7 +43,7 @@ class _Question:
     lineage: str
     requirements: tuple[str, ...]
     probe: BaseProbe
-    preferences: Mapping[str, str]
+    profile_lock: StoredLock | None
 
 
 class Locksmith:
@@ -52,6 +54,7 @@ class Locksmith:
         resolver: Makes new ones.
         index_url: The index that the resolver asks, None for its default. It is part of what was asked.
         extra_index_urls: Indexes that it asks besides, in order.
+        max_concurrent_resolves: How many requests are resolved at once; the others wait in order of arrival.
     """
 
     def __init__(
@@ -61,12 +64,15 @@ class Locksmith:
         *,
         index_url: str | None = None,
         extra_index_urls: Sequence[str] = (),
+        max_concurrent_resolves: int = 4,
     ) -> None:
         self._ledger = ledger
         self._resolver = resolver
         self._index_url = index_url
         self._extra_index_urls = tuple(extra_index_urls)
         self._resolving: SharedTasks[StoredLock] = SharedTasks()
+        self._slots = asyncio.Semaphore(max_concurrent_resolves)
+        self._lock_files = LockFiles()
 
     async def lock_for(self, request: EnvironmentRequest, base: BaseImage, probe: BaseProbe, *, report: Report) -> Lock:
         """The lock that this request gets on this base. `report` hears of it only where something is resolved.
@@ -80,34 +86,40 @@ class Locksmith:
         if profile is not None and set(request.requirements) == set(profile.requirements):
             if request.refresh and (profile.requirements or profile.pylock):
                 _require_renewable(profile, allowed=request.may_refresh_profile)
-            return await self._profile_lock(profile, base, probe, refresh=request.refresh, report=report)
+            return await self._plain_profile(profile, base, probe, refresh=request.refresh, report=report)
         if not request.requirements:
             return Lock()
-        requirements = request.requirements
-        pins: Mapping[str, str] = {}
+        scope, requirements, profile_lock = "", request.requirements, None
         if profile is not None and profile.pylock:
             # What the administrator's file pins stays, to the version, and is part of what was asked.
-            kept = _read_pylock(profile, probe)
+            kept = await self._lock_files.read(profile, base, probe)
             requirements = merge_requirements(requirements, kept.packages)
-        elif profile is not None:
-            # Adding a package must not move the profile's own.
-            pins = (await self._profile_lock(profile, base, probe, refresh=False, report=report)).pins
-        question = self._question(f"user:{request.user}", "", requirements, base, probe, pins)
-        return await self._answer(question, refresh=request.refresh, report=report)
+        elif profile is not None and profile.requirements:
+            # Not a free list: its locks must follow the profile's, and nobody else's may answer it.
+            scope = f"extras:{profile.slug}"
+            profile_lock = await self._profile_lock(profile, base, probe, refresh=False, report=report)
+        question = self._question(f"user:{request.user}", scope, requirements, base, probe, profile_lock)
+        return (await self._answer(question, refresh=request.refresh, report=report)).lock
 
     async def close(self) -> None:
-        """Cancel what is being resolved."""
+        """Cancel what is being resolved and read."""
         await self._resolving.close()
+        await self._lock_files.close()
 
-    async def _profile_lock(
+    async def _plain_profile(
         self, profile: ProfileRequest, base: BaseImage, probe: BaseProbe, *, refresh: bool, report: Report
     ) -> Lock:
         if profile.pylock:
-            return _without_present(_read_pylock(profile, probe), probe)
+            return _without_present(await self._lock_files.read(profile, base, probe), probe)
         if not profile.requirements:
             return Lock()
+        return (await self._profile_lock(profile, base, probe, refresh=refresh, report=report)).lock
+
+    async def _profile_lock(
+        self, profile: ProfileRequest, base: BaseImage, probe: BaseProbe, *, refresh: bool, report: Report
+    ) -> StoredLock:
         name = f"profile:{profile.slug}"
-        question = self._question(name, name, profile.requirements, base, probe, {})
+        question = self._question(name, name, profile.requirements, base, probe, None)
         return await self._answer(question, refresh=refresh, report=report)
 
     def _question(
@@ -117,7 +129,7 @@ class Locksmith:
         requirements: tuple[str, ...],
         base: BaseImage,
         probe: BaseProbe,
-        preferences: Mapping[str, str],
+        profile_lock: StoredLock | None,
     ) -> _Question:
         spec = EnvironmentSpec(requirements=requirements)
         return _Question(
@@ -129,6 +141,7 @@ class Locksmith:
                 index_url=self._index_url,
                 extra_index_urls=self._extra_index_urls,
                 scope=scope,
+                profile_lock="" if profile_lock is None else lock_digest(profile_lock.lock),
             ),
             lineage=lineage_digest(
                 spec,
@@ -139,16 +152,16 @@ class Locksmith:
             ),
             requirements=requirements,
             probe=probe,
-            preferences=preferences,
+            profile_lock=profile_lock,
         )
 
-    async def _answer(self, question: _Question, *, refresh: bool, report: Report) -> Lock:
+    async def _answer(self, question: _Question, *, refresh: bool, report: Report) -> StoredLock:
         if refresh:
             stored = await self._resolve(question, ancestor=None, report=report)
         else:
             stored = await self._known(question, report) or await self._shared_resolve(question, None, report)
         await self._ledger.hold(owner=question.owner, lock=stored)
-        return stored.lock
+        return stored
 
     async def _known(self, question: _Question, report: Report) -> StoredLock | None:
         """What the ledger has for the question, or what follows from it on this base; the owner's own goes first."""
@@ -160,15 +173,14 @@ class Locksmith:
         if previous is not None:
             return await self._carried_over(question, previous, report)
         newest = await ledger.newest(scope=scope, request_digest=question.request_digest)
-        if newest is not None:
+        newest_of_all = await ledger.newest_in_lineage(scope=scope, lineage=question.lineage)
+        if newest_of_all is None or (newest is not None and newest.generation >= newest_of_all.generation):
             return newest
-        previous = await ledger.newest_in_lineage(scope=scope, lineage=question.lineage)
-        if previous is not None:
-            return await self._carried_over(question, previous, report)
-        return None
+        # Here are only descendants of older locks yet, of people who kept theirs: not for somebody who comes first.
+        return await self._carried_over(question, newest_of_all, report)
 
     async def _carried_over(self, question: _Question, previous: StoredLock, report: Report) -> StoredLock:
-        """The previous base's lock on this base: the same versions wherever the base permits."""
+        """The lock of the previous base, or on the profile's previous lock, here: the same versions where possible."""
         if previous.request_digest == question.request_digest:
             return previous  # stored since we asked for it by its own name
         known = await self._ledger.descendant(ancestor_id=previous.id, request_digest=question.request_digest)
@@ -181,31 +193,66 @@ class Locksmith:
             question.request_digest,
             question.lineage,
             None if ancestor is None else ancestor.id,
-            frozenset(question.preferences.items()),
         )
         return await self._resolving.run(
             key, lambda tell: self._resolve(question, ancestor=ancestor, report=tell), report=report
         )
 
     async def _resolve(self, question: _Question, *, ancestor: StoredLock | None, report: Report) -> StoredLock:
-        report(BuildEvent(phase=Phase.RESOLVING, message="Choosing package versions"))
-        _log.info("Resolving %s (request %s)", ", ".join(question.requirements), question.request_digest[:12])
-        # What the owner's own lock says goes before the profile's: it was in use with the previous base.
-        pins = {} if ancestor is None else ancestor.lock.pins
-        lock = await self._resolver.resolve(
-            ResolveRequest(
-                requirements=question.requirements,
-                probe=question.probe,
-                preferences={**question.preferences, **pins},
-            )
+        request = ResolveRequest(
+            requirements=question.requirements,
+            probe=question.probe,
+            preferences=await self._preferences(question, ancestor),
         )
+        if self._slots.locked():
+            report(BuildEvent(phase=Phase.WAITING, message="Waiting for other requests to be resolved"))
+        async with self._slots:
+            report(BuildEvent(phase=Phase.RESOLVING, message="Choosing package versions"))
+            _log.info("Resolving %s (request %s)", ", ".join(question.requirements), question.request_digest[:12])
+            lock = await self._resolver.resolve(request)
         return await self._ledger.remember(
             scope=question.scope,
             request_digest=question.request_digest,
             lineage=question.lineage,
             lock=lock,
             ancestor_id=None if ancestor is None else ancestor.id,
+            profile_lock_id=None if question.profile_lock is None else question.profile_lock.id,
         )
+
+    async def _preferences(self, question: _Question, ancestor: StoredLock | None) -> Mapping[str, str]:
+        profile_pins = {} if question.profile_lock is None else question.profile_lock.lock.pins
+        if ancestor is None:
+            return profile_pins
+        before = None
+        if ancestor.profile_lock_id is not None:
+            before = await self._ledger.stored(ancestor.profile_lock_id)
+        return _merged_pins(
+            ancestor.lock.pins,
+            profile_before={} if before is None else before.lock.pins,
+            profile_now=profile_pins,
+            present=question.probe.distributions,
+        )
+
+
+def _merged_pins(
+    own: Mapping[str, str],
+    *,
+    profile_before: Mapping[str, str],
+    profile_now: Mapping[str, str],
+    present: Container[str],
+) -> dict[str, str]:
+    """Which versions to keep: the own ones, but for packages that the profile has moved meanwhile.
+
+    Args:
+        own: Pins of the lock to follow, by package as all of these.
+        profile_before: Those of the profile's lock that it stood on.
+        profile_now: Those of the profile's lock now.
+        present: The base's packages: where the profile went back to one of them, so does the lock.
+    """
+    moved = {name: version for name, version in profile_now.items() if profile_before.get(name) != version}
+    left = {name for name in profile_before if name not in profile_now and name in present}
+    kept = {name: version for name, version in own.items() if name not in left}
+    return {**profile_now, **kept, **moved}
 
 
 def _require_renewable(profile: ProfileRequest, *, allowed: bool) -> None:
@@ -219,10 +266,6 @@ def _require_renewable(profile: ProfileRequest, *, allowed: bool) -> None:
             f"The profile {profile.slug} has a lock file, which is renewed by replacing the file. "
             "Start it without asking for newer versions."
         )
-
-
-def _read_pylock(profile: ProfileRequest, probe: BaseProbe) -> Lock:
-    return parse_pylock(profile.pylock, probe, source=f"the lock file of the profile {profile.slug}")
 
 
 def _without_present(lock: Lock, probe: BaseProbe) -> Lock:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from .._version import __version__
 from ..environment.base import BaseImage, BaseProbe
+from ..environment.closure import protected_closure
 from ..environment.digest import environment_digest
 from ..environment.lock import Lock
 from ..environment.reference import environment_reference
@@ -100,7 +101,7 @@ class Provider:
     Args:
         repository: Where derived images are named.
         immutable: Whether sessions may not change their environment; the images say so.
-        protected: Names of the base's server packages, whose files no wheel may touch.
+        protected: Names of the base's server packages. No wheel may touch or hide files of theirs or of what they need.
     """
 
     def __init__(
@@ -163,11 +164,13 @@ class Provider:
             probe=target.probe,
             lock=target.lock,
             fragments=fragments,
-            own_files=own_files(lock=target.lock, probe=target.probe, immutable=self._immutable, version=__version__),
+            own_files=own_files(
+                base=target.base, lock=target.lock, probe=target.probe, immutable=self._immutable, version=__version__
+            ),
             labels=_labels(target),
             environment={"PYTHONNOUSERSITE": "1"} if self._immutable else {},
             digest=target.digest,
-            protected=self._protected,
+            protected=protected_closure(self._protected, target.probe),
         )
 
 

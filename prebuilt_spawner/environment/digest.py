@@ -2,7 +2,7 @@
 
 The *base digest* names a base image by content. The *request digest* names what was asked (requirements, base content,
 index settings) and finds a lock again; the *lineage digest* names the same whatever the base's content is. The
-*environment digest* names what is installed and is the image's tag.
+*environment digest* names what is installed and is the image's tag. The *lock digest* names a lock's wheels alone.
 
 Every digest is made of a canonical form that says what `kind` it is and which `schema` it follows. A change of any of
 them gives every environment a new name, so it needs a new `SCHEMA`.
@@ -106,6 +106,7 @@ def request_digest(
     index_url: str | None,
     extra_index_urls: Sequence[str] = (),
     scope: str = "",
+    profile_lock: str = "",
 ) -> str:
     """What was asked, on which base content.
 
@@ -114,17 +115,19 @@ def request_digest(
         base_digest: Of the base's content, 64 hex digits.
         index_url: None for the resolver's default. Credentials in it do not count.
         extra_index_urls: In the order in which they are asked, which counts; credentials do not.
-        scope: Whose locks are meant: "" for free lists, `profile:<slug>` for a profile.
+        scope: Whose locks are meant: "" for free lists, `profile:<slug>` for a profile, `extras:<slug>` for a profile
+            and more.
+        profile_lock: The `lock_digest` of the profile's lock that the packages are added to; "" where they stand on
+            none, and then it is no part of the form.
     """
-    return _sha256(
-        {
-            **spec.canonical(),
-            "kind": "request",
-            "base": base_digest,
-            **_indexes(index_url, extra_index_urls),
-            "scope": scope,
-        }
-    )
+    form = {
+        **spec.canonical(),
+        "kind": "request",
+        "base": base_digest,
+        **_indexes(index_url, extra_index_urls),
+        "scope": scope,
+    }
+    return _sha256({**form, "profile_lock": profile_lock} if profile_lock else form)
 
 
 def lineage_digest(
@@ -135,7 +138,7 @@ def lineage_digest(
     extra_index_urls: Sequence[str] = (),
     scope: str = "",
 ) -> str:
-    """What was asked, on the base of this name, whatever its content is.
+    """What was asked, on the base of this name, whatever its content is, and that of the profile's lock.
 
     The other arguments are those of `request_digest`.
     """
@@ -148,6 +151,14 @@ def lineage_digest(
             "scope": scope,
         }
     )
+
+
+def lock_digest(lock: Lock) -> str:
+    """What makes two locks the same: names, versions and hashes.
+
+    File names and URLs are left out: an index may serve the same bytes from elsewhere tomorrow.
+    """
+    return _sha256({"schema": SCHEMA, "kind": "lock", "wheels": _canonical_wheels(lock)})
 
 
 def environment_digest(
@@ -164,12 +175,11 @@ def environment_digest(
         layout_version: Which rules put the files into layers; the image writer's own number.
         immutable: Whether the image carries the notice and settings that go with an immutable container.
     """
-    wheels = sorted((wheel.name, wheel.version, wheel.sha256.lower()) for wheel in lock.wheels)
     return _sha256(
         {
             "schema": SCHEMA,
             "kind": "environment",
-            "wheels": [{"name": name, "version": version, "sha256": sha256} for name, version, sha256 in wheels],
+            "wheels": _canonical_wheels(lock),
             "conda": [],
             "base": base_digest,
             "platform": _canonical_platform(*platform.split("/")),
@@ -177,6 +187,11 @@ def environment_digest(
             "immutable": bool(immutable),
         }
     )
+
+
+def _canonical_wheels(lock: Lock) -> list[dict[str, str]]:
+    wheels = sorted((wheel.name, wheel.version, wheel.sha256.lower()) for wheel in lock.wheels)
+    return [{"name": name, "version": version, "sha256": sha256} for name, version, sha256 in wheels]
 
 
 def _indexes(index_url: str | None, extra_index_urls: Sequence[str]) -> dict[str, Any]:

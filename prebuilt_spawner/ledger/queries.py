@@ -5,14 +5,28 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, or_, select, update
 
 from ..build.interface import StoredLock
+from ..environment.digest import lock_digest
 from ..environment.lock import Lock
 from . import rows
 from .schema import environments, holdings, locks
 
-_lock_columns = (locks.c.id, locks.c.request_digest, locks.c.lineage, locks.c.wheels)
+_lock_columns = (
+    locks.c.id,
+    locks.c.request_digest,
+    locks.c.lineage,
+    locks.c.wheels,
+    locks.c.generation,
+    locks.c.profile_lock_id,
+)
+_newest_first = (locks.c.generation.desc(), locks.c.id.desc())
+
+
+def stored(connection: Connection, lock_id: int) -> StoredLock | None:
+    """See `Ledger.stored`."""
+    return _first(connection, select(*_lock_columns).where(locks.c.id == lock_id))
 
 
 def held(connection: Connection, owner: str, request_digest: str) -> StoredLock | None:
@@ -41,14 +55,14 @@ def newest(connection: Connection, scope: str, request_digest: str) -> StoredLoc
     query = (
         select(*_lock_columns)
         .where(locks.c.scope == scope, locks.c.request_digest == request_digest)
-        .order_by(locks.c.id.desc())
+        .order_by(*_newest_first)
     )
     return _first(connection, query)
 
 
 def newest_in_lineage(connection: Connection, scope: str, lineage: str) -> StoredLock | None:
     """See `Ledger.newest_in_lineage`."""
-    query = select(*_lock_columns).where(locks.c.scope == scope, locks.c.lineage == lineage).order_by(locks.c.id.desc())
+    query = select(*_lock_columns).where(locks.c.scope == scope, locks.c.lineage == lineage).order_by(*_newest_first)
     return _first(connection, query)
 
 
@@ -64,49 +78,85 @@ def descendant(connection: Connection, ancestor_id: int, request_digest: str) ->
 
 def remember(
     connection: Connection,
+    *,
     scope: str,
     request_digest: str,
     lineage: str,
     lock: Lock,
     ancestor_id: int | None,
+    profile_lock_id: int | None,
     now: datetime,
 ) -> StoredLock:
     """See `Ledger.remember`.
 
     Raises:
-        IntegrityError: Another process stored a lock for this request meanwhile: ask again in a new transaction.
+        IntegrityError: Another process stored a lock for this request meanwhile: ask again in a new transaction. Or
+            the ancestor or the profile's lock is not of this database.
     """
-    content = rows.content_digest(lock)
-    previous = connection.execute(
-        select(*_lock_columns, locks.c.content_digest, locks.c.ancestor_id, locks.c.revision)
-        .where(locks.c.scope == scope, locks.c.request_digest == request_digest)
-        .order_by(locks.c.id.desc())
-        .limit(1)
-    ).first()
-    if previous is not None and previous.content_digest == content:
-        if previous.ancestor_id is None and ancestor_id not in (None, previous.id):
-            connection.execute(
-                update(locks)
-                .where(locks.c.id == previous.id, locks.c.ancestor_id.is_(None))
-                .values(ancestor_id=ancestor_id)
-            )
-        return _stored(previous)
-    wheels = rows.wheels_to_json(lock)
+    content = lock_digest(lock)
+    if ancestor_id is None:
+        known = _equal_newest(connection, scope, request_digest, lineage, content)
+    else:
+        known = _equal_descendant(connection, scope, request_digest, ancestor_id, content)
+    if known is not None:
+        return known
+    ancestor = None if ancestor_id is None else stored(connection, ancestor_id)
+    revision = connection.execute(
+        select(func.max(locks.c.revision)).where(locks.c.scope == scope, locks.c.request_digest == request_digest)
+    ).scalar()
     result = connection.execute(
         insert(locks).values(
             scope=scope,
             request_digest=request_digest,
             lineage=lineage,
-            revision=1 if previous is None else previous.revision + 1,
+            revision=(revision or 0) + 1,
             ancestor_id=ancestor_id,
+            generation=0 if ancestor is None else ancestor.generation,
+            profile_lock_id=profile_lock_id,
             content_digest=content,
-            wheels=wheels,
+            wheels=rows.wheels_to_json(lock),
             created_at=now,
         )
     )
     key = result.inserted_primary_key
     assert key is not None  # noqa: S101  # one row was inserted
-    return StoredLock(id=key[0], request_digest=request_digest, lineage=lineage, lock=rows.lock_from_json(wheels))
+    if ancestor is None:
+        connection.execute(update(locks).where(locks.c.id == key[0]).values(generation=key[0]))
+    made = stored(connection, key[0])
+    assert made is not None  # noqa: S101  # in this transaction
+    return made
+
+
+def _equal_newest(
+    connection: Connection, scope: str, request_digest: str, lineage: str, content: str
+) -> StoredLock | None:
+    """The newest lock for this request, if it has this content and no other base content has a newer generation.
+
+    Where one has, what was resolved anew must become a generation of its own: people who come first get it.
+    """
+    found = newest(connection, scope, request_digest)
+    if found is None or lock_digest(found.lock) != content:
+        return None
+    newest_of_all = newest_in_lineage(connection, scope, lineage)
+    return None if newest_of_all is not None and newest_of_all.generation > found.generation else found
+
+
+def _equal_descendant(
+    connection: Connection, scope: str, request_digest: str, ancestor_id: int, content: str
+) -> StoredLock | None:
+    """The lock with this content that another process just made of the same ancestor; or the ancestor itself, which
+    must not become its own."""
+    query = (
+        select(*_lock_columns)
+        .where(
+            locks.c.scope == scope,
+            locks.c.request_digest == request_digest,
+            locks.c.content_digest == content,
+            or_(locks.c.ancestor_id == ancestor_id, locks.c.id == ancestor_id),
+        )
+        .order_by(locks.c.id.desc())
+    )
+    return _first(connection, query)
 
 
 def hold(connection: Connection, owner: str, lock: StoredLock, now: datetime) -> None:
@@ -166,5 +216,10 @@ def _first(connection: Connection, query: Any) -> StoredLock | None:
 
 def _stored(row: Any) -> StoredLock:
     return StoredLock(
-        id=row.id, request_digest=row.request_digest, lineage=row.lineage, lock=rows.lock_from_json(row.wheels)
+        id=row.id,
+        request_digest=row.request_digest,
+        lineage=row.lineage,
+        lock=rows.lock_from_json(row.wheels),
+        generation=row.generation,
+        profile_lock_id=row.profile_lock_id,
     )

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from ..environment.digest import canonical_json
 from ..environment.lock import Lock, LockedWheel
 from ..environment.urls import without_credentials
 
@@ -47,15 +45,3 @@ def lock_from_json(value: Mapping[str, Any]) -> Lock:
         return Lock(wheels=tuple(LockedWheel(**wheel) for wheel in value["wheels"]))
     except (KeyError, TypeError) as error:
         raise ValueError("a stored lock is incomplete") from error
-
-
-def content_digest(lock: Lock) -> str:
-    """What makes two locks the same: names, versions and hashes. 64 hex digits.
-
-    File names and URLs are left out: an index may serve the same bytes from elsewhere tomorrow.
-    """
-    content = {
-        "schema": SCHEMA_VERSION,
-        "wheels": sorted([wheel.name, wheel.version, wheel.sha256] for wheel in lock.wheels),
-    }
-    return hashlib.sha256(canonical_json(content)).hexdigest()

@@ -68,17 +68,20 @@ locks = Table(
     Column("lineage", String(64), nullable=False),
     Column("revision", Integer, nullable=False),
     Column("ancestor_id", _Id, ForeignKey("locks.id"), nullable=True),
+    Column("generation", _Id, nullable=False),
+    Column("profile_lock_id", _Id, ForeignKey("locks.id"), nullable=True),
     Column("content_digest", String(64), nullable=False),
     Column("wheels", JSON, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     # Two processes that store a lock for one request at once both try the same next revision: one of them fails
     # and looks again, so that equal locks are stored once.
     UniqueConstraint("scope", "request_digest", "revision"),
-    Index(None, "scope", "lineage"),
+    Index(None, "scope", "lineage", "generation"),
     Index(None, "ancestor_id", "request_digest"),
     sqlite_autoincrement=True,
 )
-"""Locks are never changed, but for an ancestor that is noted later. The highest id is the newest."""
+"""Locks are never changed. The newest is the one of the highest generation, then of the highest id; `generation` is the
+id of the lock without ancestor that it goes back to."""
 
 holdings = Table(
     "holdings",

@@ -36,6 +36,10 @@ class SqlLedger:
         """Bring the schema up to date now rather than at the first call, so that a hub fails as it starts."""
         await self._database.open()
 
+    async def stored(self, lock_id: int) -> StoredLock | None:
+        """The lock of this number."""
+        return await self._database.read(lambda connection: queries.stored(connection, lock_id))
+
     async def held(self, *, owner: str, request_digest: str) -> StoredLock | None:
         """The lock that this owner holds for this very request."""
         return await self._database.read(lambda connection: queries.held(connection, owner, request_digest))
@@ -45,11 +49,11 @@ class SqlLedger:
         return await self._database.read(lambda connection: queries.held_in_lineage(connection, owner, lineage))
 
     async def newest(self, *, scope: str, request_digest: str) -> StoredLock | None:
-        """The lock of this scope that was made last for this very request."""
+        """The newest lock of this scope for this very request."""
         return await self._database.read(lambda connection: queries.newest(connection, scope, request_digest))
 
     async def newest_in_lineage(self, *, scope: str, lineage: str) -> StoredLock | None:
-        """The lock of this scope that was made last for this request on whatever content of the base."""
+        """The newest lock of this scope for this request on whatever content of the base."""
         return await self._database.read(lambda connection: queries.newest_in_lineage(connection, scope, lineage))
 
     async def descendant(self, *, ancestor_id: int, request_digest: str) -> StoredLock | None:
@@ -57,13 +61,30 @@ class SqlLedger:
         return await self._database.read(lambda connection: queries.descendant(connection, ancestor_id, request_digest))
 
     async def remember(
-        self, *, scope: str, request_digest: str, lineage: str, lock: Lock, ancestor_id: int | None
+        self,
+        *,
+        scope: str,
+        request_digest: str,
+        lineage: str,
+        lock: Lock,
+        ancestor_id: int | None,
+        profile_lock_id: int | None = None,
     ) -> StoredLock:
-        """Store a lock; where the scope's newest for this request has the same wheels, that one is returned
-        instead (and the ancestor noted). Credentials in URLs are left out."""
+        """Store a lock, unless one with the same wheels is there for this request: of the same ancestor, or,
+        without an ancestor, the newest of the scope, if it is of the newest generation of the lineage. Then that
+        one is returned. Credentials in URLs are left out."""
         now = self._now()
         return await self._database.write(
-            lambda connection: queries.remember(connection, scope, request_digest, lineage, lock, ancestor_id, now)
+            lambda connection: queries.remember(
+                connection,
+                scope=scope,
+                request_digest=request_digest,
+                lineage=lineage,
+                lock=lock,
+                ancestor_id=ancestor_id,
+                profile_lock_id=profile_lock_id,
+                now=now,
+            )
         )
 
     async def hold(self, *, owner: str, lock: StoredLock) -> None:

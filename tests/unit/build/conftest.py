@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
-from locking_world import World
+
+from .locking_world import World
 
 
 @pytest.fixture

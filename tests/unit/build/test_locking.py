@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from locking_world import base_image
 
 from prebuilt_spawner.build.events import Phase
 from prebuilt_spawner.build.locking import Locksmith
 from prebuilt_spawner.build.provider import ProfileRequest
 from prebuilt_spawner.environment.lock import Lock
 from prebuilt_spawner.errors import IndexUnavailable, UnresolvableRequest
+
+from .locking_world import base_image
 
 # -- what resolves nothing ---------------------------------------------------------------------------------------------
 

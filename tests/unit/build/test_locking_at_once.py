@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from locking_world import DATA, until_resolving, until_waiting
 
 from prebuilt_spawner.build.events import Phase
 from prebuilt_spawner.build.locking import Locksmith
 from prebuilt_spawner.errors import IndexUnavailable, UnresolvableRequest
+
+from .locking_world import DATA, until_resolving, until_waiting
 
 
 async def test_people_who_ask_at_the_same_time_share_one_resolve_and_each_is_told(world, gate):

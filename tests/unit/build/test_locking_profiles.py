@@ -6,11 +6,12 @@ import asyncio
 import threading
 
 import pytest
-from locking_world import DATA, World, base_image, base_probe
 
 from prebuilt_spawner.build.provider import ProfileRequest
 from prebuilt_spawner.environment.lock import Lock, parse_pylock, to_pylock
 from prebuilt_spawner.errors import MalformedRequest, PolicyRefusal
+
+from .locking_world import DATA, World, base_image, base_probe
 
 # -- profiles ----------------------------------------------------------------------------------------------------------
 

@@ -26,15 +26,18 @@ def upgrade() -> None:
         sa.Column("lineage", sa.String(64), nullable=False),
         sa.Column("revision", sa.Integer, nullable=False),
         sa.Column("ancestor_id", Id, nullable=True),
+        sa.Column("generation", Id, nullable=False),
+        sa.Column("profile_lock_id", Id, nullable=True),
         sa.Column("content_digest", sa.String(64), nullable=False),
         sa.Column("wheels", sa.JSON, nullable=False),
         sa.Column("created_at", UtcDateTime, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_locks"),
         sa.ForeignKeyConstraint(["ancestor_id"], ["locks.id"], name="fk_locks_ancestor_id_locks"),
+        sa.ForeignKeyConstraint(["profile_lock_id"], ["locks.id"], name="fk_locks_profile_lock_id_locks"),
         sa.UniqueConstraint("scope", "request_digest", "revision", name="uq_locks_scope_request_digest_revision"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_locks_scope_lineage", "locks", ["scope", "lineage"])
+    op.create_index("ix_locks_scope_lineage_generation", "locks", ["scope", "lineage", "generation"])
     op.create_index("ix_locks_ancestor_id_request_digest", "locks", ["ancestor_id", "request_digest"])
     op.create_table(
         "holdings",
