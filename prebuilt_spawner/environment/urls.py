@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+# `name=https://…`, as uv's variables have it: the name is one that uv accepts, so no URL with a `=` in it is taken for
+# one.
+_NAMED_INDEX = re.compile(r"(?P<name>[A-Za-z0-9_][A-Za-z0-9_.-]*)=(?P<url>.+)", re.DOTALL)
 
 
 def without_credentials(url: str) -> str:
@@ -19,8 +23,25 @@ def without_credentials(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
+def public_index_url(url: str) -> str:
+    """An index's URL without what may be a secret: user name, password, query (where some indexes want a token) and
+    fragment.
+
+    Raises:
+        ValueError: It is no URL.
+    """
+    return urlunsplit(urlsplit(without_credentials(url))._replace(query="", fragment=""))
+
+
+def index_name_and_url(entry: str) -> tuple[str, str]:
+    """(name or "", URL) of an index that is perhaps written as `name=url`."""
+    match = _NAMED_INDEX.fullmatch(entry)
+    return (match["name"], match["url"]) if match else ("", entry)
+
+
 def canonical_index_url(url: str | None) -> str:
-    """One spelling for each index: no credentials, scheme and host in lower case, no default port, no slash at the end.
+    """One spelling for each index: scheme and host in lower case, no default port, no slash at the end, and neither a
+    name before it nor credentials, a query or a fragment.
 
     None and "" both stand for the resolver's own default index, and give "".
 
@@ -29,8 +50,8 @@ def canonical_index_url(url: str | None) -> str:
     """
     if not url or not url.strip():
         return ""
-    parts = urlsplit(url.strip())
-    return urlunsplit((parts.scheme.lower(), _canonical_host(parts), parts.path.rstrip("/"), parts.query, ""))
+    parts = urlsplit(index_name_and_url(url.strip())[1])
+    return urlunsplit((parts.scheme.lower(), _canonical_host(parts), parts.path.rstrip("/"), "", ""))
 
 
 def _canonical_host(parts: SplitResult) -> str:

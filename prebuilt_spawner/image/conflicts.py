@@ -10,6 +10,7 @@ from ..environment.base import BaseProbe
 from ..errors import UnbuildableEnvironment
 from .fragment import Fragment, FragmentFile
 from .replacement import Replacement, in_image, parents
+from .shadows import ProtectedModules
 from .wheel import printable
 
 _EXECUTABLE = 0o111
@@ -38,7 +39,7 @@ def without_conflicts(
         probe: The base.
         replaced: What goes from it.
         own_paths: Paths that this package writes itself, as tar has them.
-        protected: Names of the distributions that the server is made of.
+        protected: Names of the distributions that the server is made of, and of all that they need.
 
     Raises:
         UnbuildableEnvironment: Two want different things of one path; names both and the file.
@@ -60,6 +61,7 @@ class _Check:
         self._replaced = replaced
         self._own_paths = frozenset(own_paths)
         self._protected = frozenset(protected)
+        self._server = ProtectedModules(probe=probe, replaced=replaced, protected=self._protected)
         self._accepted: dict[str, tuple[str, FragmentFile]] = {}
         self._spellings: dict[str, str] = {}
         self._folders: dict[str, str] = {}
@@ -118,6 +120,9 @@ class _Check:
         # What its replaced version shared already (the `__init__.py` of an old namespace package) it may go on sharing.
         if owner is not None and (owner in self._protected or path not in (self._replaced.former.get(name) or ())):
             self._belongs(name, path)
+        hidden = self._server.owner_of(path)
+        if hidden is not None and path not in (self._replaced.former.get(name) or ()):
+            _hides(name, path, hidden)
 
     def _check_program(self, name: str, file: FragmentFile) -> None:
         folder, _, program = f"/{file.path}".rpartition("/")
@@ -159,6 +164,13 @@ class _Check:
             f'{name} has a file "{printable(path)}" that belongs to {owner} in the base image. '
             f"Leave {name} out, or ask for another version of {name} or {owner}."
         )
+
+
+def _hides(name: str, path: str, owner: str) -> NoReturn:
+    raise UnbuildableEnvironment(
+        f'{name} has a file "{printable(path)}" that would take the place of a part of the server ({owner}). '
+        f"Leave {name} out, or try another version of it."
+    )
 
 
 def _conflict(name: str, other: str, path: str, how: str) -> NoReturn:

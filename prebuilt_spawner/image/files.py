@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import shlex
 
-from ..environment.base import BaseProbe
+from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock, to_pylock
 from .names import SHARE_FOLDER
 from .replacement import in_image
@@ -20,36 +20,35 @@ _DOCKERFILE = """\
 #
 #     docker build --build-arg BASE=<base image> <folder that holds this file and pylock.toml>
 #
-# Written by prebuilt-spawner {version}.{base_note}
+# Written by prebuilt-spawner {version}. The base image that it made this environment on has, by its content, the digest
+# {base_digest}.
 ARG BASE
 FROM ${{BASE}}
 USER root
 COPY pylock.toml {share}/pylock.toml
-{install}USER {user}
+{install}{variables}USER {user}
 """
 
 _PIP = "pip>=26.1"
 """The first that installs from a lock (PEP 751) with `-r`."""
 
 
-def own_files(
-    *, lock: Lock, probe: BaseProbe, immutable: bool, version: str, base_reference_digest: str = ""
-) -> dict[str, bytes]:
+def own_files(*, base: BaseImage, lock: Lock, probe: BaseProbe, immutable: bool, version: str) -> dict[str, bytes]:
     """Our files by path, absolute without the leading slash.
 
     Args:
-        lock: What the image installs.
-        probe: The base.
+        base: What the image stands on.
+        lock: What it installs.
+        probe: What is in the base.
         immutable: Whether to leave a notice that keeps pip and uv from installing into the image (PEP 668). They
             do not read it in a virtual environment, so that none is left there.
         version: Of this package.
-        base_reference_digest: A digest by which people find the base, for the Dockerfile; "" for none.
     """
     share = in_image(SHARE_FOLDER)
     files = {
         f"{share}/pylock.toml": to_pylock(lock).encode(),
         f"{share}/Dockerfile": dockerfile(
-            lock=lock, probe=probe, version=version, base_digest=base_reference_digest
+            base=base, lock=lock, probe=probe, immutable=immutable, version=version
         ).encode(),
     }
     if immutable and not probe.virtual:
@@ -57,7 +56,7 @@ def own_files(
     return files
 
 
-def dockerfile(*, lock: Lock, probe: BaseProbe, version: str, base_digest: str = "") -> str:
+def dockerfile(*, base: BaseImage, lock: Lock, probe: BaseProbe, immutable: bool, version: str) -> str:
     """A Dockerfile that, beside `pylock.toml`, makes the same environment with `docker build` alone.
 
     It installs with a pip of its own, because the base's may be too old to know locks, and ends with the base's user.
@@ -65,10 +64,12 @@ def dockerfile(*, lock: Lock, probe: BaseProbe, version: str, base_digest: str =
     install = " \\\n    && ".join(_install_commands(probe))
     return _DOCKERFILE.format(
         version=version,
-        base_note=f" The base image it was made on: {base_digest}" if base_digest else "",
+        base_digest=base.digest,
         share=SHARE_FOLDER,
         install=f"RUN {install}\n" if lock.wheels else "",
-        user=probe.user or f"{probe.uid}:{probe.gid}",
+        variables="ENV PYTHONNOUSERSITE=1\n" if immutable else "",
+        # As the base's configuration says it, name or number. An image that says nothing runs as root.
+        user=base.config.get("User") or "root",
     )
 
 

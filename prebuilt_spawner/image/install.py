@@ -37,6 +37,8 @@ _GENERIC_SHEBANG = b"#!python"
 _MAX_SHEBANG_BYTES = 127
 """What Linux before 5.1 reads of a first line."""
 _BUFFER_BYTES = 1024 * 1024
+_HOOK_FOLDERS = frozenset({"start-notebook.d", "before-notebook.d"})
+"""The Jupyter images' start.sh runs what lies in folders of these names, as root where the container starts as root."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +137,8 @@ class _TargetList(WheelDestination):
         if scheme == "scripts" and isinstance(content, WheelMember) and self._is_generic_script(content):
             _, _, code = b"".join(self._wheel.read(content)).partition(b"\n")
             content = shebang(self._interpreter) + code
+        if scheme == "scripts" and "/" in os.fspath(path):
+            self._wheel.refuse("has a script in a folder of its own, which scripts cannot have", member=os.fspath(path))
         mode = _PROGRAM_MODE if is_executable or scheme == "scripts" else _FILE_MODE
         return self._add(scheme, os.fspath(path), content, mode=mode)
 
@@ -178,6 +182,8 @@ class _TargetList(WheelDestination):
         in_image = absolute.lstrip("/")
         if path_flaw(path) is not None or path_flaw(in_image) is not None:
             self._wheel.refuse("names a file in a way that cannot be installed", member=path)
+        if not _HOOK_FOLDERS.isdisjoint(in_image.split("/")[:-1]):
+            self._wheel.refuse("has a file for a folder whose scripts run when a server starts", member=path)
         if in_image in self._targets:
             self._wheel.refuse("installs two files in one place", member=path)
         self._targets[in_image] = _Target(path=in_image, mode=mode, content=content)
@@ -235,7 +241,8 @@ def _write_content(content: bytes | WheelMember, wheel: CheckedWheel, stream: Bi
 @contextmanager
 def appearing_whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write that gets its name when all is written, and is gone when something failed."""
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Not of the file's own name, which may be as long as names can be.
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
     temporary = Path(name)
     try:
         with open(number, "wb", buffering=_BUFFER_BYTES) as stream:  # noqa: PTH123 - a file descriptor

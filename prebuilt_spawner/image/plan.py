@@ -50,7 +50,7 @@ def plan_image(
         own_files: Our files by path, absolute without the leading slash.
         labels, environment: Added to the base's.
         digest: The environment digest, 64 hex digits.
-        protected: Normalised names of the distributions that the server is made of.
+        protected: Normalised names of the distributions that the server is made of, and of all that they need.
 
     Raises:
         UnbuildableEnvironment: The wheels' files cannot live together, or cannot live in the base.

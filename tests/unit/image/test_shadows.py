@@ -78,12 +78,13 @@ def test_what_stays_and_is_not_the_servers_may_be_hidden(tmp_path: Path) -> None
         "jupyterhub.json",
         "ns/demo/__init__.py",
         "ns/hubs.py",
+        "__pycache__.py",
         "demo-1.0.data/data/share/jupyterhub/x.py",
     ],
 )
 def test_names_that_only_look_alike_are_no_matter(tmp_path: Path, path: str) -> None:
-    """Deeper down, longer, not importable, beside the server in a namespace, outside of the site folders."""
-    probe = server_with("jupyterhub/__init__.py", "ns/hub/__init__.py")
+    """Deeper down, longer, not importable, bytecode, beside the server in a namespace, outside of the site folders."""
+    probe = server_with("jupyterhub/__init__.py", "ns/hub/__init__.py", "__pycache__/hubtool.cpython-311.pyc")
     planned(fragment_of(tmp_path, "demo", {path: b""}), probe)
 
 
