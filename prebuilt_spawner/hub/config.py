@@ -11,6 +11,7 @@ from ..environment.policy import Policy
 from ..environment.profiles import read_profiles
 from ..environment.reference import parse_reference
 from ..errors import PrebuiltError
+from .hub_wide import refuse_hub_wide
 
 
 class PrebuiltConfig(LoggingConfigurable):
@@ -69,7 +70,8 @@ class PrebuiltConfig(LoggingConfigurable):
         `packages` (requirements, a list or text with one per line), `lock` (path of a pylock file that the
         administrator keeps), `image` (the base image), `allow_extra_packages` (default: what `allow_custom_packages`
         says) and `spawner_override` (trait values for this start; dicts are merged into what is set, a value of
-        None removes a key, callables get the spawner).
+        None removes a key, callables get the spawner; what is one setting for the whole hub, as `immutable` and
+        `repository` are, is refused).
 
         Default: empty, no profiles. A user who names no profile gets the one with `default`, else the first.
         """,
@@ -131,7 +133,8 @@ class PrebuiltConfig(LoggingConfigurable):
         /run, packages of the home switched off, and a notice for pip that says how to ask for a package.
 
         Default: True, an environment stays what it is. False lets users change their container; what they change
-        outside the home is lost with it. `extra_host_config` and `environment` win over what this sets.
+        outside the home is lost with it. `extra_host_config` and `environment` win over what this sets. It is one
+        setting for the whole hub: no profile, group or hook can change it.
         """,
     ).tag(config=True)
 
@@ -160,7 +163,7 @@ class PrebuiltConfig(LoggingConfigurable):
         # Read here, so that a mistake shows when the configuration is read and not at somebody's start.
         if not callable(proposal["value"]):
             try:
-                read_profiles(proposal["value"])
+                refuse_hub_wide(read_profiles(proposal["value"]))
             except ValueError as error:
                 raise TraitError(f"profile_list: {error}") from error
         return proposal["value"]

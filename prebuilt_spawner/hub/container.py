@@ -69,6 +69,8 @@ def host_config(
         volumes: What `home.home_volumes` says: volume by folder.
     """
     merged = dict(given)
+    # DockerSpawner's `remove` would have the engine remove the container, and nameless volumes with it.
+    merged.setdefault("auto_remove", False)
     if immutable:
         mounted = tuple(mounted)
         free = {target: options for target, options in _SCRATCH.items() if not home.is_mounted(mounted, target)}

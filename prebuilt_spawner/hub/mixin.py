@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from docker.errors import NotFound
-from docker.tls import TLSConfig
 from jupyterhub.utils import maybe_future
 from sqlalchemy.orm import object_session
 from tornado import web
@@ -28,10 +27,12 @@ from .choice import Choice, make_choice
 from .config import PrebuiltConfig
 from .deadline import DeadlinePassed, within
 from .errors import errors_for_users
+from .hub_wide import HubWideSettings
 from .overrides import TraitOverrides
 from .progress import STARTING_PERCENT, ProgressBuffer, progress_event
+from .removal import remove_container
 from .request_body import is_unread_body, options_of_body
-from .runtime import Manager, RuntimeSettings, build_manager, shared_manager
+from .runtime import Manager, build_manager, shared_manager
 
 if TYPE_CHECKING:
     from dockerspawner import DockerSpawner as _DockerSpawner
@@ -71,6 +72,7 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
         self._progress = ProgressBuffer()
         self._overrides = TraitOverrides(self)
         super().__init__(*args, **kwargs)
+        self._hub_wide = HubWideSettings(self)
 
     # -- options -----------------------------------------------------------------------------------------------------
 
@@ -159,7 +161,7 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
             image = str(await super().check_allowed(key))
         except web.HTTPError as error:
             raise MalformedRequest(f"The image {quoted(key)} is not one that can be chosen here.") from error
-        if is_in_repository(image, self.repository):
+        if is_in_repository(image, self._hub_wide.repository):
             # With `allowed_images = "*"`, users could otherwise start each other's environments by name.
             raise MalformedRequest(f"The image {quoted(key)} is a prepared environment, which cannot be a base image.")
         return image
@@ -202,6 +204,7 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
         return self._choice  # type: ignore[return-value]  # chosen just now
 
     async def _prepare(self, choice: Choice) -> Environment:
+        self._hub_wide.check_unchanged()
         request = await asyncio.to_thread(
             choice.request, user=self.user.name, base=self.image, is_admin=bool(self.user.admin)
         )
@@ -220,19 +223,7 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
 
     async def _new_manager(self) -> Manager:
         """Makes the hub's build manager; called once for each hub."""
-        tls = {"tls": TLSConfig(**self.tls_config)} if self.tls_config else {}
-        return await build_manager(
-            RuntimeSettings(
-                repository=self.repository,
-                immutable=self.immutable,
-                index_url=self.index_url,
-                extra_index_urls=tuple(self.extra_index_urls),
-                db_url=self.db_url,
-                cache_dir=self.cache_dir,
-                max_concurrent_builds=self.max_concurrent_builds,
-                client_kwargs={**tls, **self.client_kwargs},
-            )
-        )
+        return await build_manager(self._hub_wide.for_runtime())
 
     async def progress(self) -> AsyncIterator[Mapping[str, Any]]:
         """What happens to the environment, from the first event for each viewer, then the container's start."""
@@ -275,7 +266,7 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
 
     async def pull_image(self, image: str) -> None:
         """Images of ours are made here and never pulled: whoever took the name in a registry could put anything in."""
-        if not is_in_repository(image, self.repository):
+        if not is_in_repository(image, self._hub_wide.repository):
             await super().pull_image(image)
             return
         try:
@@ -298,7 +289,25 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
     def get_env(self) -> dict[str, Any]:
         """DockerSpawner's and the administrator's, on top of ours."""
         env: dict[str, Any] = super().get_env()
-        return {**container.IMMUTABLE_ENVIRONMENT, **env} if self.immutable else env
+        return {**container.IMMUTABLE_ENVIRONMENT, **env} if self._hub_wide.immutable else env
+
+    async def remove_object(self) -> None:
+        """Remove the container if it is ours, and none of its volumes: DockerSpawner removes the nameless ones."""
+        found = await super().get_object()
+        if found is None:
+            return
+        if not self._is_ours(found):
+            self.log.warning("Not removing the container %s, which this spawner did not make", self.object_name)
+        elif not await remove_container(self.docker, self.object_id):
+            self.log.warning("The engine is still removing the container %s", self.object_name)
+
+    async def run_post_stop_hook(self) -> None:
+        """The administrator's hook, then, with `remove`, the container's removal if the server ended by itself."""
+        try:
+            await maybe_future(super().run_post_stop_hook())
+        finally:
+            if self.remove and await self.get_object() is not None:
+                await self.remove_object()
 
     async def rename(self, old_name: str, new_name: str) -> None:
         """Refused: the home's volume and the container belong to the server's name."""
@@ -328,8 +337,8 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
         self.log.info("Removing the container %s, to make it anew", self.object_name)
         if found["State"]["Running"]:
             await self.stop_object()
-        # Not DockerSpawner's own way, which removes nameless volumes too.
-        await self.docker("remove_container", self.object_id, v=False)
+        if not await remove_container(self.docker, self.object_id):
+            raise EngineFailure("Your former container is still being removed. Try again in a few minutes.")
         self.object_id = ""
 
     async def _create_kwargs(self, choice: Choice) -> dict[str, Any]:
@@ -351,7 +360,7 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
         )
         if volumes:
             self._warn_of_partial_home(folder, home.parts_of(mounted, folder))
-        return container.host_config(given, mounted=mounted, immutable=self.immutable, volumes=volumes)
+        return container.host_config(given, mounted=mounted, immutable=self._hub_wide.immutable, volumes=volumes)
 
     def _warn_of_partial_home(self, folder: str, parts: tuple[str, ...]) -> None:
         if parts and (folder, *parts) not in self._partial_homes:

@@ -11,7 +11,7 @@ from traitlets.config import Config
 from prebuilt_spawner import PrebuiltSpawner
 from prebuilt_spawner.hub import mixin
 from prebuilt_spawner.hub.config import PrebuiltConfig
-from prebuilt_spawner.hub.hub_wide import HUB_WIDE
+from prebuilt_spawner.hub.hub_wide import HUB_WIDE, HubWideSettings
 from prebuilt_spawner.hub.runtime import RuntimeSettings
 from prebuilt_spawner.hub.startup import check_settings
 
@@ -89,22 +89,20 @@ async def test_the_build_manager_is_made_from_what_is_configured(hub: Hub, monke
     del hub.spawner_class._new_manager  # type: ignore[attr-defined]  # the double's
     hub.configure(
         index_url="https://configured.example/simple",
+        extra_index_urls=["https://further.example/simple"],
         client_kwargs={"timeout": 77},
         profile_list=lambda spawner: [
             {"display_name": "Maths", "spawner_override": OTHER if spawner.user.name == "ada" else {}}
         ],
     )
-    hub.app.config.PrebuiltSpawner.extra_index_urls.append("https://appended.example/simple")
     assert (await hub.start("ada")).status == 503
     assert (await hub.start("bob")).status == 201
-    import dataclasses
-    print("DBG", [dataclasses.asdict(m) for m in made])
     assert made == [
         RuntimeSettings(
             repository=REPOSITORY,
             immutable=True,
             index_url="https://configured.example/simple",
-            extra_index_urls=("https://appended.example/simple",),
+            extra_index_urls=("https://further.example/simple",),
             db_url="sqlite:///prebuilt_spawner.sqlite",
             cache_dir="prebuilt_spawner_cache",
             max_concurrent_builds=2,
@@ -123,10 +121,14 @@ async def test_a_changed_repository_opens_no_environment_as_a_base(hub: Hub) -> 
     assert "prepared environment" in answer.message
 
 
-def test_defaults_of_a_class_made_from_ours_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_of_a_class_made_from_ours_count_and_so_does_what_is_appended_to_them() -> None:
     class Ours(PrebuiltSpawner):  # type: ignore[misc]
         @default("repository")
         def _default_repository(self) -> str:
             return "ours/env"
 
-    assert Ours()._hub_wide.for_runtime().repository == "ours/env"
+    config = Config()
+    config.PrebuiltSpawner.extra_index_urls.append("https://appended.example/simple")
+    settings = HubWideSettings(Ours(config=config)).for_runtime()
+    assert settings.repository == "ours/env"
+    assert settings.extra_index_urls == ("https://appended.example/simple",)

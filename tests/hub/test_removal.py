@@ -94,7 +94,7 @@ def _removed_by_the_engine(hub: Hub, *, after_looks: int) -> Callable[[str], Non
 
     def stopped(container: str) -> None:
         stop(container)
-        state["removing"] = True
+        state["removing"] = state["looks"] >= 0  # the first container only
 
     hub.docker.inspect_container = inspected  # type: ignore[method-assign]
     hub.docker.remove_container = removed  # type: ignore[method-assign]
