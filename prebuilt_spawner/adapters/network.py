@@ -24,19 +24,13 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from .._version import __version__
+from ..environment.urls import index_name_and_url, public_index_url, without_credentials
 
 _USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#@'\"`<>]+(?:@[^\s/?#@'\"`<>]+)*@")
-# `name=https://…` in UV_INDEX: the name is one that uv accepts, so no URL with a `=` in it is taken for one.
-_NAMED_INDEX = re.compile(r"(?P<name>[A-Za-z0-9_][A-Za-z0-9_.-]*)=(?P<url>.+)", re.DOTALL)
 # What uv takes from its environment and we pass on: how several indexes are weighed, and their credentials.
 _UV_PASSED_ON = re.compile(r"UV_INDEX_STRATEGY|UV_INDEX_[A-Z0-9_]+_(?:USERNAME|PASSWORD)")
 _MASK = "***"
-
-
-def without_credentials(url: str) -> str:
-    """The URL without `user:password@`."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+_MIN_TOKEN_LENGTH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +110,8 @@ class NetworkSettings:
 
     @property
     def public_index_urls(self) -> tuple[str, ...]:
-        """The indexes in the order in which they are asked, without credentials: where packages come from."""
-        urls = [_split_name(entry)[1] for entry in (*self.extra_index_urls, self.index_url) if entry]
-        return tuple(without_credentials(url) for url in urls)
+        """The indexes in the order in which they are asked, without secrets: where packages come from."""
+        return tuple(public_index_url(url) for url in self._index_urls if url)
 
     def uv_environment(self, home: Path) -> dict[str, str]:
         """The whole environment of a uv process.
@@ -150,7 +143,7 @@ class NetworkSettings:
         """What the index URLs say, and uv's variables for named indexes."""
         found = []
         for entry in (*self.extra_index_urls, self.index_url):
-            name, url = _split_name(entry)
+            name, url = index_name_and_url(entry)
             parts = urlsplit(url)
             user, password = unquote(parts.username or ""), unquote(parts.password or "")
             if name and not user and not password:
@@ -173,6 +166,27 @@ class NetworkSettings:
             if login is not None and (login[0] or login[2]):
                 return login[0] or "", login[2] or ""
         return None
+
+    def stored_url(self, url: str) -> str:
+        """A wheel's URL as it may be kept: without credentials, and without what an index's own query has.
+
+        The rest of the query stays, because there are servers that find the file by it.
+        """
+        parts = urlsplit(without_credentials(url))
+        secrets = {parameter for index in self._indexes_with_query for parameter in index.query.split("&")}
+        kept = [parameter for parameter in parts.query.split("&") if parameter not in secrets]
+        return urlunsplit(parts._replace(query="&".join(kept)))
+
+    def request_url(self, url: str) -> str:
+        """A stored URL as it is asked for: with the query of the index at that origin, which may be its token."""
+        parts = urlsplit(url)
+        fitting = [index for index in self._indexes_with_query if _origin(index) == _origin(parts)]
+        if not fitting:
+            return url
+        best = max(fitting, key=lambda index: _shared_segments(index.path, parts.path))
+        present = parts.query.split("&") if parts.query else []
+        missing = [parameter for parameter in best.query.split("&") if parameter not in present]
+        return urlunsplit(parts._replace(query="&".join([*present, *missing])))
 
     def proxy_for(self, url: str) -> str:
         """The proxy for this URL, "" for none."""
@@ -209,11 +223,21 @@ class NetworkSettings:
         return context
 
     def redact(self, text: str) -> str:
-        """The text without credentials: those in any URL, and those that are known wherever they stand."""
+        """The text without credentials: those in any URL, and those that are known, wherever they stand; what the
+        queries of index URLs say is taken for such."""
         text = _USERINFO.sub(rf"\g<scheme>{_MASK}@", text)
         for secret in self._secrets:
             text = text.replace(secret, _MASK)
         return text
+
+    @cached_property
+    def _index_urls(self) -> tuple[str, ...]:
+        """As they were given, without names; the default one, last, may be ""."""
+        return tuple(index_name_and_url(entry)[1] for entry in (*self.extra_index_urls, self.index_url))
+
+    @cached_property
+    def _indexes_with_query(self) -> tuple[SplitResult, ...]:
+        return tuple(parts for parts in map(urlsplit, self._index_urls) if parts.query)
 
     @cached_property
     def _logins(self) -> netrc.netrc | None:
@@ -224,12 +248,14 @@ class NetworkSettings:
 
     @cached_property
     def _secrets(self) -> tuple[str, ...]:
-        """Passwords, and user names that stand alone (tokens), longest first so that none is masked in part."""
+        """Passwords, user names that stand alone (tokens) and queries, longest first so that none is masked in part."""
         found = {entry.password or entry.user for entry in self.credentials}
-        for url in (self.http_proxy, self.https_proxy, self.all_proxy, *self.extra_index_urls, self.index_url):
-            parts = urlsplit(_split_name(url)[1])
+        for url in (self.http_proxy, self.https_proxy, self.all_proxy, *self._index_urls):
+            parts = urlsplit(url)
             raw = parts.password or parts.username or ""
             found |= {raw, unquote(raw)}
+        for index in self._indexes_with_query:
+            found |= _query_secrets(index.query)
         if self._logins is not None:
             found |= {login[2] or "" for login in self._logins.hosts.values()}
         found |= {value for name, value in self.uv_variables.items() if name.endswith("_PASSWORD")}
@@ -291,10 +317,12 @@ def _netrc_file(environ: Mapping[str, str]) -> str:
     return str(candidate) if candidate is not None and candidate.is_file() else ""
 
 
-def _split_name(entry: str) -> tuple[str, str]:
-    """(name or "", URL) of an index as uv's variables have it."""
-    match = _NAMED_INDEX.fullmatch(entry)
-    return (match["name"], match["url"]) if match else ("", entry)
+def _query_secrets(query: str) -> set[str]:
+    """The query, its parameters, and their values where these are too long to be common words."""
+    parameters = query.split("&")
+    values = {parameter.partition("=")[2] or parameter for parameter in parameters}
+    raw = {query, *parameters, *(value for value in values if len(unquote(value)) >= _MIN_TOKEN_LENGTH)}
+    return raw | set(map(unquote, raw))
 
 
 def _origin(parts: SplitResult) -> tuple[str, str, int]:

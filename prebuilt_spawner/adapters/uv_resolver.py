@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import tomli_w
@@ -30,6 +31,7 @@ from ..errors import (
     StorageFailure,
     SurroundingsError,
 )
+from .cache_folder import make_folder
 from .network import NetworkSettings
 from .uv_input import UvInput, metadata_wheel, uv_input
 from .uv_messages import Question, explain
@@ -100,8 +102,9 @@ class UvResolver:
         retries: int = 3,
     ) -> None:
         self._network = network
-        self._cache = cache_dir.absolute() / "uv"
-        self._bases = cache_dir.absolute() / "base-metadata"
+        self._cache_dir = cache_dir.absolute()
+        self._cache = self._cache_dir / "uv"
+        self._bases = self._cache_dir / "base-metadata"
         self._protected = tuple(protected)
         self._uv = uv or uv_package.find_uv_bin()
         self._timeout_seconds = timeout_seconds
@@ -135,7 +138,8 @@ class UvResolver:
             ) from error
         if status != 0:
             raise explain(self._network.redact(errors), _question(request, question))
-        return await asyncio.to_thread(_lock, output, request.probe, question.versions)
+        lock = await asyncio.to_thread(_lock, output, request.probe, question.versions)
+        return Lock(wheels=tuple(replace(wheel, url=self._network.stored_url(wheel.url)) for wheel in lock.wheels))
 
     def _offer(self, versions: Mapping[str, Version]) -> Path:
         """A folder with a metadata-only wheel for each package of a base.
@@ -146,7 +150,7 @@ class UvResolver:
         place = self._bases / hashlib.sha256(listing.encode()).hexdigest()
         if place.is_dir():
             return place
-        self._bases.mkdir(parents=True, exist_ok=True)
+        make_folder(self._bases, cache_dir=self._cache_dir)
         made = Path(tempfile.mkdtemp(dir=self._bases, prefix=".new-"))
         try:
             for name, version in versions.items():

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -18,6 +16,7 @@ import requests
 
 from ..environment.lock import LockedWheel
 from ..errors import IndexUnavailable, PrebuiltError, StorageFailure
+from ..image.install import appearing_whole
 from .network import NetworkSettings
 
 _CHUNK_BYTES = 256 * 1024
@@ -78,7 +77,7 @@ class Download:
             Stopped: `stop` was called.
         """
         try:
-            with _appearing(self._target) as stream:
+            with appearing_whole(self._target) as stream:
                 for attempt in range(self._retries + 1):
                     try:
                         self._attempt(session, stream)
@@ -136,7 +135,7 @@ class Download:
         """
         try:
             with session.get(
-                self._wheel.url,
+                self._network.request_url(self._wheel.url),
                 stream=True,
                 timeout=(min(10.0, self._silence_seconds), self._silence_seconds),
                 # A wheel is compressed; a server that packs it once more would change its bytes.
@@ -195,17 +194,3 @@ class Download:
 
     def _unavailable(self, message: str, reason: object) -> IndexUnavailable:
         return IndexUnavailable(message, detail=self._network.redact(f"{self._wheel.url}: {reason}"))
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[BinaryIO]:
-    """A file to write that gets its name at the end of the block, and is gone if the block fails."""
-    number, name = tempfile.mkstemp(dir=target.parent, prefix=".new-")
-    temporary = Path(name)
-    try:
-        with os.fdopen(number, "wb") as stream:
-            yield stream
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -29,6 +29,7 @@ from ..environment.lock import LockedWheel
 from ..errors import IndexUnavailable, StorageFailure, UnbuildableEnvironment
 from ..image.fragment import Fragment, fragment_from_json, fragment_key
 from ..image.worker_protocol import job_for
+from .cache_folder import make_folder
 from .fragment_workers import FragmentWorkers
 from .network import NetworkSettings
 from .wheel_download import Download
@@ -63,8 +64,9 @@ class DiskWheelStore:
         retries: int = 3,
     ) -> None:
         self._network = network
-        self._wheels = cache_dir.absolute() / "wheels"
-        self._fragments = cache_dir.absolute() / "fragments"
+        self._cache_dir = cache_dir.absolute()
+        self._wheels = self._cache_dir / "wheels"
+        self._fragments = self._cache_dir / "fragments"
         self._worker_count = workers or os.cpu_count() or 1
         self._silence_seconds = silence_seconds
         self._retries = retries
@@ -153,6 +155,9 @@ class DiskWheelStore:
         except OSError as error:
             raise StorageFailure(f"The hub's disk is full or cannot be used. {_TELL}", detail=str(error)) from error
 
+    def _make_folder(self, folder: Path) -> None:
+        make_folder(folder, cache_dir=self._cache_dir)
+
     # Wheels
 
     def _wheel_path(self, wheel: LockedWheel) -> Path:
@@ -170,7 +175,7 @@ class DiskWheelStore:
 
     async def _download(self, wheel: LockedWheel, report: Report) -> None:
         path = self._wheel_path(wheel)
-        await self._on_disk(_make_folder, path.parent)
+        await self._on_disk(self._make_folder, path.parent)
         download = Download(wheel, path, self._network, silence_seconds=self._silence_seconds, retries=self._retries)
         self._under_way[path] = download
         try:
@@ -216,7 +221,7 @@ class DiskWheelStore:
         body, index = self._fragment_paths(key)
         if not await self._on_disk(path.is_file):
             raise StorageFailure("A package that was downloaded has gone from the hub's disk. Start again.")
-        await self._on_disk(_make_folder, body.parent)
+        await self._on_disk(self._make_folder, body.parent)
         if self._workers is None:
             self._workers = FragmentWorkers(self._worker_count)
         try:
@@ -285,10 +290,6 @@ async def _all_done(tasks: Sequence[asyncio.Task[T]], tell: Callable[[], None], 
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _make_folder(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _is_intact(path: Path, wheel: LockedWheel) -> bool:

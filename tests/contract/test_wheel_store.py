@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
