@@ -69,4 +69,5 @@ class BuildManager:
         if self._slots.locked():
             report(BuildEvent(phase=Phase.WAITING, message="Waiting for other builds to end"))
         async with self._slots:
-            return await self._provider.make(target, report=report)
+            # Whoever asked just before another build of the same ended has not seen its image.
+            return await self._provider.present(target) or await self._provider.make(target, report=report)

@@ -99,11 +99,11 @@ DATA = ProfileRequest(slug="data", requirements=("demo",))
 
 
 async def until_resolving(world: World, times: int = 1) -> None:
-    while world.resolves < times:  # noqa: ASYNC110  # the ledger's threads decide when
+    while world.resolves < times:  # the ledger's threads decide when
         await asyncio.sleep(0)
 
 
 async def until_waiting(world: World, waiters: int) -> None:
     """Until so many have been told that it is being resolved."""
-    while len(world.events) < waiters:  # noqa: ASYNC110
+    while len(world.events) < waiters:
         await asyncio.sleep(0)
