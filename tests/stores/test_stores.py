@@ -50,8 +50,11 @@ def clients(engines: list[str]):
     clients = {address: docker.APIClient(base_url=address, version="auto", timeout=120) for address in engines}
     yield clients
     for client in clients.values():
+        # By name: an equal image may have another name, which is not ours to remove.
         for image in client.images(REPOSITORY):
-            client.remove_image(image["Id"], force=True)
+            for name in image["RepoTags"] or ():
+                if name.startswith(f"{REPOSITORY}:"):
+                    client.remove_image(name)
         client.close()
 
 
