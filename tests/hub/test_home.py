@@ -68,7 +68,7 @@ def test_nothing_is_mounted_over_the_root(home: str) -> None:
 
 
 def test_declared_volumes_within_what_is_mounted_are_left_alone() -> None:
-    volumes = home_volumes(name="v", home="/h", declared=["/h/work/data", "/h/other"], mounted=["/h/work"])
+    volumes = home_volumes(name="v", home="/h", declared=["/h/files/data", "/h/other"], mounted=["/h/files"])
     assert volumes.keys() == {"/h", "/h/other"}
     assert len(set(volumes.values())) == 2
 
