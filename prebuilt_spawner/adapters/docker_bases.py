@@ -123,10 +123,15 @@ def _found(client: docker.APIClient, reference: str) -> BaseImage | None:
         if error.status_code != 400:
             raise
         raise BaseImageUnavailable(f"{reference} is not the name of an image.", detail=str(error)) from error
-    if DIGEST_LABEL in ((found.get("Config") or {}).get("Labels") or {}):
+    if DIGEST_LABEL in labels_of(found):
         # Whatever name it goes by: its ID is no name in our repository.
         raise MalformedRequest(f"The image {reference} is a prepared environment, which cannot be a base image.")
     return _base(found, reference)
+
+
+def labels_of(found: Mapping[str, Any]) -> Mapping[str, str]:
+    """The labels of an image as `inspect_image` shows it."""
+    return (found.get("Config") or {}).get("Labels") or {}
 
 
 def _base(found: Mapping[str, Any], reference: str) -> BaseImage:

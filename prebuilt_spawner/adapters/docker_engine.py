@@ -32,7 +32,7 @@ from ..image.config import derived_config
 from ..image.layer import ImagePlan
 from ..image.names import BASE_DIGEST_LABEL, DIGEST_LABEL
 from .base_probe import ProbeShelf
-from .docker_bases import BaseLimits, DockerBases, repository_of
+from .docker_bases import BaseLimits, DockerBases, labels_of, repository_of
 from .docker_client import Cancelled, DockerClient, engine_error
 from .docker_layers import saved_layers
 
@@ -211,16 +211,12 @@ def _discard(client: docker.APIClient, image_id: str) -> None:
                 client.remove_image(image_id)
 
 
-def _labels_of(found: Mapping[str, Any]) -> Mapping[str, str]:
-    return (found.get("Config") or {}).get("Labels") or {}
-
-
 def _is_ours(found: Mapping[str, Any]) -> bool:
-    return DIGEST_LABEL in _labels_of(found)
+    return DIGEST_LABEL in labels_of(found)
 
 
 def _derived(found: Mapping[str, Any], *, reference: str) -> DerivedImage:
-    labels = _labels_of(found)
+    labels = labels_of(found)
     return DerivedImage(
         reference=reference,
         image_id=found["Id"],
@@ -235,7 +231,7 @@ def _find(client: docker.APIClient, reference: str) -> DerivedImage | None:
         found = client.inspect_image(reference)
     except NotFound:
         return None
-    if _labels_of(found).get(DIGEST_LABEL) != parse_reference(reference).tag:
+    if labels_of(found).get(DIGEST_LABEL) != parse_reference(reference).tag:
         _log.error("The image %s was not made by this spawner: it is left alone and not used", reference)
         return None
     return _derived(found, reference=reference)

@@ -8,7 +8,7 @@ import logging
 from .events import BuildEvent, Phase, Report
 from .interface import DerivedImage, Engine, Ledger, WheelStore
 from .locking import Locksmith
-from .provider import Environment, EnvironmentRequest, Provider, Target
+from .provider import Environment, EnvironmentRequest, Provider
 from .sharing import SharedTasks
 
 _log = logging.getLogger(__name__)
@@ -48,14 +48,16 @@ class BuildManager:
         base = await self._engine.resolve_base(request.base)
         probe = await self._engine.probe(base)
         lock = await self._locksmith.lock_for(request, base, probe, report=report)
-        target = self._provider.target(base=base, probe=probe, lock=lock)
-        image = await self._provider.present(target)
+        environment = self._provider.name(base=base, probe=probe, lock=lock)
+        image = await self._provider.present(environment)
         if image is None:
-            image = await self._builds.run(target.digest, lambda tell: self._build(target, tell), report=report)
+            image = await self._builds.run(
+                environment.digest, lambda tell: self._build(environment, tell), report=report
+            )
         await self._ledger.record_environment(
-            digest=target.digest, base_digest=base.digest, lock=lock, size_bytes=image.size_bytes
+            digest=environment.digest, base_digest=base.digest, lock=lock, size_bytes=image.size_bytes
         )
-        return target.environment()
+        return environment
 
     async def close(self) -> None:
         """Stop every build and release what they hold."""
@@ -65,9 +67,9 @@ class BuildManager:
         await self._engine.close()
         await self._ledger.close()
 
-    async def _build(self, target: Target, report: Report) -> DerivedImage:
+    async def _build(self, environment: Environment, report: Report) -> DerivedImage:
         if self._slots.locked():
             report(BuildEvent(phase=Phase.WAITING, message="Waiting for other builds to end"))
         async with self._slots:
             # Whoever asked just before another build of the same ended has not seen its image.
-            return await self._provider.present(target) or await self._provider.make(target, report=report)
+            return await self._provider.present(environment) or await self._provider.make(environment, report=report)

@@ -63,7 +63,7 @@ class EnvironmentRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Environment:
-    """An environment whose image exists.
+    """An environment that is decided: what it is called, and everything that making its image needs.
 
     Attributes:
         digest: The environment digest, 64 hex digits.
@@ -78,21 +78,6 @@ class Environment:
     base: BaseImage
     probe: BaseProbe
     lock: Lock
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """An environment that is decided: what it is called, and everything that making it needs."""
-
-    digest: str
-    reference: str
-    base: BaseImage
-    probe: BaseProbe
-    lock: Lock
-
-    def environment(self) -> Environment:
-        """What whoever asked gets, once the image exists."""
-        return Environment(digest=self.digest, image=self.reference, base=self.base, probe=self.probe, lock=self.lock)
 
 
 class Provider:
@@ -119,8 +104,8 @@ class Provider:
         self._immutable = immutable
         self._protected = protected
 
-    def target(self, *, base: BaseImage, probe: BaseProbe, lock: Lock) -> Target:
-        """Which environment this lock makes of this base."""
+    def name(self, *, base: BaseImage, probe: BaseProbe, lock: Lock) -> Environment:
+        """Which environment this lock makes of this base; its image need not exist."""
         digest = environment_digest(
             lock,
             base_digest=base.digest,
@@ -128,61 +113,65 @@ class Provider:
             layout_version=LAYOUT_VERSION,
             immutable=self._immutable,
         )
-        reference = environment_reference(self._repository, digest)
-        return Target(digest=digest, reference=reference, base=base, probe=probe, lock=lock)
+        image = environment_reference(self._repository, digest)
+        return Environment(digest=digest, image=image, base=base, probe=probe, lock=lock)
 
-    async def present(self, target: Target) -> DerivedImage | None:
-        """The target's image, where the engine has it."""
-        return await self._engine.find(target.reference)
+    async def present(self, environment: Environment) -> DerivedImage | None:
+        """The environment's image, where the engine has it."""
+        return await self._engine.find(environment.image)
 
-    async def make(self, target: Target, *, report: Report) -> DerivedImage:
-        """Make the target's image and name it. Leaves nothing without a name behind, whatever happens.
+    async def make(self, environment: Environment, *, report: Report) -> DerivedImage:
+        """Make the environment's image and name it. Leaves nothing without a name behind, whatever happens.
 
         Raises:
             PrebuiltError: See `prebuilt_spawner.build.interface` for which come from where.
         """
-        _log.info("Building %s: %s", target.reference, ", ".join(target.lock.packages) or "no packages")
-        async with self._engine.hold(target.base):
-            await self._wheel_store.fetch(target.lock.wheels, report=report)
-            fragments = await self._wheel_store.fragments(target.lock.wheels, target.probe, report=report)
-            plan = await asyncio.to_thread(self._plan, target, fragments)
+        _log.info("Building %s: %s", environment.image, ", ".join(environment.lock.packages) or "no packages")
+        async with self._engine.hold(environment.base):
+            await self._wheel_store.fetch(environment.lock.wheels, report=report)
+            fragments = await self._wheel_store.fragments(environment.lock.wheels, environment.probe, report=report)
+            plan = await asyncio.to_thread(self._plan, environment, fragments)
             image = await self._engine.assemble(plan, report=report)
             try:
-                named = await self._engine.tag(image, target.reference)
+                named = await self._engine.tag(image, environment.image)
             except BaseException:
                 await asyncio.shield(self._engine.discard(image))
                 raise
         if named.image_id != image.image_id:
             await self._engine.discard(image)
         report(BuildEvent(phase=Phase.READY, message="The image is ready"))
-        _log.info("Built %s (%s)", target.reference, named.image_id)
+        _log.info("Built %s (%s)", environment.image, named.image_id)
         return named
 
-    def _plan(self, target: Target, fragments: tuple[Fragment, ...]) -> ImagePlan:
+    def _plan(self, environment: Environment, fragments: tuple[Fragment, ...]) -> ImagePlan:
         return plan_image(
-            base=target.base,
-            probe=target.probe,
-            lock=target.lock,
+            base=environment.base,
+            probe=environment.probe,
+            lock=environment.lock,
             fragments=fragments,
             own_files=own_files(
-                base=target.base, lock=target.lock, probe=target.probe, immutable=self._immutable, version=__version__
+                base=environment.base,
+                lock=environment.lock,
+                probe=environment.probe,
+                immutable=self._immutable,
+                version=__version__,
             ),
-            labels=_labels(target),
+            labels=_labels(environment),
             environment={"PYTHONNOUSERSITE": "1"} if self._immutable else {},
-            digest=target.digest,
-            protected=protected_closure(self._protected, target.probe),
+            digest=environment.digest,
+            protected=protected_closure(self._protected, environment.probe),
         )
 
 
-def _labels(target: Target) -> dict[str, str]:
-    packages = target.lock.packages
+def _labels(environment: Environment) -> dict[str, str]:
+    packages = environment.lock.packages
     return {
         VERSION_LABEL: __version__,
-        DIGEST_LABEL: target.digest,
-        BASE_DIGEST_LABEL: target.base.digest,
+        DIGEST_LABEL: environment.digest,
+        BASE_DIGEST_LABEL: environment.base.digest,
         PACKAGES_LABEL: json.dumps(packages),
         "org.opencontainers.image.title": "prebuilt-spawner environment",
         "org.opencontainers.image.description": f"{len(packages)} Python packages on a Jupyter base image",
-        "org.opencontainers.image.version": target.digest[:12],
-        "org.opencontainers.image.base.name": target.base.reference,
+        "org.opencontainers.image.version": environment.digest[:12],
+        "org.opencontainers.image.base.name": environment.base.reference,
     }

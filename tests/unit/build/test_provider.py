@@ -45,6 +45,6 @@ async def test_what_the_server_needs_is_protected_as_the_server_is(tmp_path: Pat
     store: Any = SimpleNamespace(fetch=nothing, fragments=fragments)
     engine: Any = NoEngine()
     provider = Provider(engine=engine, wheel_store=store, repository="env", protected=frozenset({"jupyterhub"}))
-    target = provider.target(base=make_base(), probe=probe, lock=make_lock("demo"))
+    environment = provider.name(base=make_base(), probe=probe, lock=make_lock("demo"))
     with pytest.raises(UnbuildableEnvironment, match=r"demo .*server \(tool-box\)"):
-        await provider.make(target, report=ignore)
+        await provider.make(environment, report=ignore)
