@@ -13,6 +13,7 @@ Each says what happened, why, and what to do::
     └── SurroundingsError             503  the administrator's: engine, index, registry or disk
         ├── EngineUnavailable              the engine cannot be reached
         ├── EngineFailure                  the engine answered, and refused or broke off
+        │   └── LayersGone                 layers that an image was to be stacked on are not there any more
         ├── BaseImageUnavailable           the base image is absent and cannot be pulled, or cannot be used
         ├── IndexUnavailable               the package index cannot be reached, or answers nonsense
         └── StorageFailure                 a disk is full, or cannot be written
@@ -109,6 +110,10 @@ class EngineFailure(SurroundingsError):
     """The engine was reached, and refused or broke off what we asked."""
 
     reason = "engine"
+
+
+class LayersGone(EngineFailure):
+    """An image whose layers were needed is not in the engine any more; planning once more may do without it."""
 
 
 class BaseImageUnavailable(SurroundingsError):

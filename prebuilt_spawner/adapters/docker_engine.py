@@ -26,10 +26,10 @@ from ..build.events import BuildEvent, Phase, Report
 from ..build.interface import DerivedImage
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.reference import parse_reference
-from ..errors import EngineFailure, PrebuiltError
+from ..errors import EngineFailure, LayersGone, PrebuiltError
 from ..image.archive import docker_archive, layer_digest, oci_archive
 from ..image.config import derived_config
-from ..image.layer import ImagePlan
+from ..image.layer import ImagePlan, LowerLayers
 from ..image.names import BASE_DIGEST_LABEL, DIGEST_LABEL
 from .base_probe import ProbeShelf
 from .docker_bases import BaseLimits, DockerBases, labels_of, repository_of
@@ -81,12 +81,12 @@ class DockerEngine:
         return await self._bases.probe(base)
 
     @asynccontextmanager
-    async def hold(self, base: BaseImage) -> AsyncIterator[None]:
+    async def hold(self, image_id: str) -> AsyncIterator[None]:
         if not self._stale_holds_released:
             self._stale_holds_released = True
             with contextlib.suppress(PrebuiltError):
                 await self._docker.run_slow(lambda client, stop: _release_stale_holds(client, self._repository))
-        tag = _hold_tag(base)
+        tag = _hold_tag(image_id)
         name = f"{self._repository}:{tag}"
 
         def release(client: docker.APIClient, stop: threading.Event) -> None:
@@ -94,7 +94,10 @@ class DockerEngine:
                 client.remove_image(name, noprune=True)
 
         def take(client: docker.APIClient, stop: threading.Event) -> None:
-            client.tag(base.image_id, self._repository, tag)
+            try:
+                client.tag(image_id, self._repository, tag)
+            except NotFound as error:
+                raise LayersGone("An image that was needed has gone. Start again.", detail=str(error)) from error
             if stop.is_set():  # and `release` may have run already
                 release(client, stop)
 
@@ -110,7 +113,15 @@ class DockerEngine:
         return await self._docker.run(lambda client, stop: _find(client, reference))
 
     async def assemble(self, plan: ImagePlan, *, report: Report) -> DerivedImage:
-        return await self._docker.run_slow(lambda client, stop: self._assemble(client, stop, plan, report))
+        def work(client: docker.APIClient, stop: threading.Event) -> DerivedImage:
+            try:
+                return self._assemble(client, stop, plan, report)
+            except (APIError, EngineFailure) as error:
+                if _is_there(client, plan.lower):
+                    raise
+                raise LayersGone("An image that was needed has gone. Start again.", detail=str(error)) from error
+
+        return await self._docker.run_slow(work)
 
     async def tag(self, image: DerivedImage, reference: str) -> DerivedImage:
         def work(client: docker.APIClient, stop: threading.Event) -> DerivedImage:
@@ -146,14 +157,14 @@ class DockerEngine:
         diff_ids = tuple(layer_digest(layer) for layer in plan.layers)
         config = derived_config(plan, diff_ids)
         if _has_containerd_store(client):
-            layers = self._base_layers(client, plan.base)
+            layers = self._lower_layers(client, plan)
             image_id, archive = oci_archive(plan, config, diff_ids, layers)
         else:
             image_id, archive = docker_archive(plan, config, diff_ids)
         try:
             _load(client, _reported(archive, stop, total_bytes, report))
             report(BuildEvent(phase=Phase.CHECKING, message="Checking the image"))
-            image = _checked(client, image_id, layers=[*plan.base.diff_ids, *diff_ids])
+            image = _checked(client, image_id, layers=[*plan.lower.diff_ids, *diff_ids])
             if stop.is_set():
                 raise Cancelled
         except BaseException:
@@ -163,20 +174,24 @@ class DockerEngine:
             raise
         return image
 
-    def _base_layers(self, client: docker.APIClient, base: BaseImage) -> tuple[dict[str, Any], ...]:
-        """The base's own layer descriptors, which only its manifest has; once for each manifest."""
-        if base.image_id not in self._saved_layers:
+    def _lower_layers(self, client: docker.APIClient, plan: ImagePlan) -> tuple[dict[str, Any], ...]:
+        """The descriptors of the layers below, which only the manifest of an image that has them says; once for each
+        manifest."""
+        image_id = plan.lower.image_id
+        if image_id not in self._saved_layers:
             # Not docker-py's `get_image`, which keeps its connection open where it is not read to the end.
-            response = client._get(client._url("/images/{0}/get", base.image_id), stream=True)
+            response = client._get(client._url("/images/{0}/get", image_id), stream=True)
             with contextlib.closing(response):
                 client._raise_for_status(response)
-                self._saved_layers[base.image_id] = saved_layers(response.iter_content(1 << 20), base)
-        return self._saved_layers[base.image_id]
+                self._saved_layers[image_id] = saved_layers(
+                    response.iter_content(1 << 20), platform=plan.base.platform, diff_ids=plan.lower.diff_ids
+                )
+        return self._saved_layers[image_id][: len(plan.lower.diff_ids)]
 
 
-def _hold_tag(base: BaseImage) -> str:
+def _hold_tag(image_id: str) -> str:
     """A tag of ours alone, with the time in it: a process that is killed leaves it behind."""
-    return f"hold-{base.digest[:16]}-{int(time.time()):08x}-{secrets.token_hex(4)}"
+    return f"hold-{image_id.rpartition(':')[2][:16]}-{int(time.time()):08x}-{secrets.token_hex(4)}"
 
 
 def _release_stale_holds(client: docker.APIClient, repository: str) -> None:
@@ -189,6 +204,15 @@ def _release_stale_holds(client: docker.APIClient, repository: str) -> None:
                 _log.info("Removing %s, which a process that was killed left behind", name)
                 with contextlib.suppress(APIError):
                     client.remove_image(name, noprune=True)
+
+
+def _is_there(client: docker.APIClient, lower: LowerLayers) -> bool:
+    """Whether the engine says that it has an image with these layers lowest."""
+    try:
+        found = tuple(client.inspect_image(lower.image_id)["RootFS"].get("Layers") or ())
+    except NotFound:
+        return False
+    return found[: len(lower.diff_ids)] == lower.diff_ids
 
 
 def _checked(client: docker.APIClient, image_id: str, *, layers: list[str]) -> DerivedImage:
@@ -223,6 +247,7 @@ def _derived(found: Mapping[str, Any], *, reference: str) -> DerivedImage:
         digest=labels[DIGEST_LABEL],
         base_digest=labels.get(BASE_DIGEST_LABEL, ""),
         size_bytes=int(found.get("Size") or 0),
+        diff_ids=tuple(found["RootFS"]["Layers"]),
     )
 
 

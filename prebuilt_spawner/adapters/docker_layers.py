@@ -8,7 +8,6 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..environment.base import BaseImage
 from ..errors import EngineFailure
 
 if TYPE_CHECKING:
@@ -44,13 +43,18 @@ class _Chunks(io.RawIOBase):
         return size
 
 
-def saved_layers(chunks: Iterable[bytes], base: BaseImage) -> tuple[dict[str, Any], ...]:
-    """The base's own layer descriptors (compressed digests and sizes), from `GET /images/{id}/get`.
+def saved_layers(chunks: Iterable[bytes], *, platform: str, diff_ids: tuple[str, ...]) -> tuple[dict[str, Any], ...]:
+    """An image's own layer descriptors (digests and sizes, compressed or not), from `GET /images/{id}/get`.
 
     Reads no further than needed: the small entries of the OCI layout are kept, layers are skipped.
 
+    Args:
+        chunks: The archive.
+        platform: Of the image, for the log.
+        diff_ids: The image's uncompressed layers, or the lowest of them.
+
     Raises:
-        EngineFailure: The layout holds no manifest for the base's platform with the base's layers.
+        EngineFailure: The layout holds no manifest of an image with these layers.
     """
     entries: dict[str, Any] = {}
     with tarfile.open(fileobj=io.BufferedReader(_Chunks(chunks), 1 << 20), mode="r|") as archive:
@@ -64,12 +68,12 @@ def saved_layers(chunks: Iterable[bytes], base: BaseImage) -> tuple[dict[str, An
                 entries[member.name.removeprefix("./")] = json.loads(file.read())
             except (ValueError, UnicodeDecodeError):
                 continue  # a small layer, not a document
-            found = _manifest_layers(entries, base)
+            found = _manifest_layers(entries, diff_ids)
             if found is not None:
                 return found
     raise EngineFailure(
         "The container engine does not say what the base image is made of. Tell your administrator.",
-        detail=f"no manifest for {base.platform} in what was saved of {base.reference} ({sorted(entries)})",
+        detail=f"no manifest for {platform} with these layers in what was saved: {sorted(entries)}",
     )
 
 
@@ -77,22 +81,23 @@ def _is_document(name: str) -> bool:
     return name.endswith("index.json") or "blobs/sha256/" in name
 
 
-def _manifest_layers(entries: Mapping[str, Any], base: BaseImage) -> tuple[dict[str, Any], ...] | None:
+def _manifest_layers(entries: Mapping[str, Any], diff_ids: tuple[str, ...]) -> tuple[dict[str, Any], ...] | None:
     index = entries.get("index.json")
     if index is None:
         return None
     for manifest in _manifests(index, entries):
         layers = manifest.get("layers") or []
         config = entries.get(_blob(manifest.get("config") or {}))
-        if config is None or len(layers) != len(base.diff_ids):
+        if config is None:
             continue
-        if tuple((config.get("rootfs") or {}).get("diff_ids") or ()) == base.diff_ids:
+        found = tuple((config.get("rootfs") or {}).get("diff_ids") or ())
+        if len(layers) == len(found) and found[: len(diff_ids)] == diff_ids:
             return tuple(layers)
     return None
 
 
 def _manifests(index: Mapping[str, Any], entries: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every image manifest that was read, indexes descended. Attestations have other layers than the base."""
+    """Every image manifest that was read, indexes descended. Attestations have other layers than the image."""
     for descriptor in index.get("manifests") or []:
         document = entries.get(_blob(descriptor))
         if not isinstance(document, dict):

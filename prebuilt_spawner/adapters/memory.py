@@ -27,11 +27,18 @@ from ..build.events import BuildEvent, Phase, Report
 from ..build.interface import DerivedImage, ResolveRequest
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock, LockedWheel
-from ..errors import BaseImageUnavailable, EngineFailure, MalformedRequest, PrebuiltError, StorageFailure
+from ..errors import (
+    BaseImageUnavailable,
+    EngineFailure,
+    LayersGone,
+    MalformedRequest,
+    PrebuiltError,
+    StorageFailure,
+)
 from ..image.archive import layer_digest, read_parts
 from ..image.config import derived_config, sha256_of
 from ..image.fragment import Fragment
-from ..image.layer import ImagePlan, Layer
+from ..image.layer import ImagePlan, Layer, LowerLayers
 from ..image.names import BASE_DIGEST_LABEL, DIGEST_LABEL
 from .memory_index import Candidate, Search
 
@@ -85,6 +92,7 @@ class MemoryEngine:
         self._probes: dict[str, BaseProbe] = {}
         self._names: dict[str, str] = {}
         self._held: Counter[str] = Counter()
+        self._held_layers: dict[str, tuple[str, ...]] = {}
 
     def add_base(self, base: BaseImage, probe: BaseProbe) -> None:
         """Give the engine a base under its reference; a base that has that name already loses it."""
@@ -96,9 +104,9 @@ class MemoryEngine:
         """Image ID of ours by name."""
         return dict(self._names)
 
-    def held(self, base: BaseImage) -> bool:
-        """Whether somebody holds the base now."""
-        return self._held[base.image_id] > 0
+    def held(self, image_id: str) -> bool:
+        """Whether somebody holds the image now."""
+        return self._held[image_id] > 0
 
     async def resolve_base(self, reference: str) -> BaseImage:
         """See `Engine.resolve_base`; there is no registry to pull from."""
@@ -117,15 +125,18 @@ class MemoryEngine:
         return self._probes[base.digest]
 
     @asynccontextmanager
-    async def hold(self, base: BaseImage) -> AsyncIterator[None]:
+    async def hold(self, image_id: str) -> AsyncIterator[None]:
         """See `Engine.hold`."""
         await self._pass("hold")
-        self._require_layers(base)
-        self._held[base.image_id] += 1
+        layers = self._layers_of(image_id)
+        if layers is None:
+            raise LayersGone("An image that was needed has gone. Start again.")
+        self._held[image_id] += 1
+        self._held_layers[image_id] = layers
         try:
             yield
         finally:
-            self._held[base.image_id] -= 1
+            self._held[image_id] -= 1
 
     async def find(self, reference: str) -> DerivedImage | None:
         """See `Engine.find`."""
@@ -136,7 +147,7 @@ class MemoryEngine:
         """See `Engine.assemble`. As in a real engine, one plan gives one image ID."""
         report(BuildEvent(phase=Phase.SAVING, message="Saving to the engine"))
         await self._pass("assemble")
-        self._require_layers(plan.base)
+        self._require(plan.lower)
         if plan.labels.get(DIGEST_LABEL) != plan.digest or not all(map(_is_archive, plan.layers)):
             raise EngineFailure("The container engine did not store the image as it was sent.")
         report(BuildEvent(phase=Phase.CHECKING, message="Checking the image"))
@@ -186,11 +197,17 @@ class MemoryEngine:
         if self.unavailable is not None:
             raise self.unavailable
 
-    def _require_layers(self, base: BaseImage) -> None:
-        present = any(known.diff_ids == base.diff_ids for known in self.bases.values())
-        stacked_on = any(plan.base.diff_ids == base.diff_ids for plan in self.plans.values())
-        if not present and not stacked_on and not self.held(base):
-            raise EngineFailure("The base image has gone. Start again.")
+    def _layers_of(self, image_id: str) -> tuple[str, ...] | None:
+        """The layers of an image that is there by itself."""
+        bases = (base.diff_ids for base in self.bases.values() if base.image_id == image_id)
+        plan = self.plans.get(image_id)
+        return next(bases, None) if plan is None else _diff_ids(plan)
+
+    def _require(self, lower: LowerLayers) -> None:
+        held = (layers for image_id, layers in self._held_layers.items() if self.held(image_id))
+        present = [*(base.diff_ids for base in self.bases.values()), *map(_diff_ids, self.plans.values()), *held]
+        if not any(layers[: len(lower.diff_ids)] == lower.diff_ids for layers in present):
+            raise LayersGone("An image that was needed has gone. Start again.")
 
     def _found(self, reference: str) -> DerivedImage | None:
         image_id = self._names.get(reference)
@@ -207,11 +224,16 @@ class MemoryEngine:
             digest=plan.labels[DIGEST_LABEL],
             base_digest=plan.labels.get(BASE_DIGEST_LABEL, ""),
             size_bytes=sum(layer.size_bytes for layer in plan.layers),
+            diff_ids=_diff_ids(plan),
         )
 
 
 def _config(plan: ImagePlan) -> bytes:
     return derived_config(plan, [layer_digest(layer) for layer in plan.layers])
+
+
+def _diff_ids(plan: ImagePlan) -> tuple[str, ...]:
+    return (*plan.lower.diff_ids, *map(layer_digest, plan.layers))
 
 
 def _is_archive(layer: Layer) -> bool:

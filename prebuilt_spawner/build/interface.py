@@ -29,6 +29,7 @@ class DerivedImage:
         digest: The environment digest, from its label.
         base_digest: The base's identity by content, from its label.
         size_bytes: As the engine counts it, shared layers included.
+        diff_ids: The uncompressed layers' digests (`sha256:…`), lowest first, those of the base included.
     """
 
     reference: str
@@ -36,6 +37,7 @@ class DerivedImage:
     digest: str
     base_digest: str
     size_bytes: int
+    diff_ids: tuple[str, ...]
 
 
 class Engine(Protocol):
@@ -59,15 +61,24 @@ class Engine(Protocol):
             BaseImageUnavailable: It holds no CPython, or it does not run.
         """
 
-    def hold(self, base: BaseImage) -> AbstractAsyncContextManager[None]:
-        """While entered, the base's layers stay even if all its names go."""
+    def hold(self, image_id: str) -> AbstractAsyncContextManager[None]:
+        """While entered, the image's layers stay even if all its names go.
+
+        Raises:
+            LayersGone: There is no such image.
+        """
 
     async def find(self, reference: str) -> DerivedImage | None:
         """The image of ours under this name: None where there is none, or where what is there is not ours
         (no label, or a label that contradicts the tag). Never pulls."""
 
     async def assemble(self, plan: ImagePlan, *, report: Report) -> DerivedImage:
-        """Make the planned image, check it, and return it without a name. Leaves nothing behind when it fails."""
+        """Make the planned image, check that it can be started, and return it without a name. Leaves nothing behind
+        when it fails.
+
+        Raises:
+            LayersGone: The layers that it is stacked on are not there.
+        """
 
     async def tag(self, image: DerivedImage, reference: str) -> DerivedImage:
         """Name the image, unless an image of ours has that name already: the first wins, and is returned."""

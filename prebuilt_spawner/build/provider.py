@@ -127,7 +127,7 @@ class Provider:
             PrebuiltError: See `prebuilt_spawner.build.interface` for which come from where.
         """
         _log.info("Building %s: %s", environment.image, ", ".join(environment.lock.packages) or "no packages")
-        async with self._engine.hold(environment.base):
+        async with self._engine.hold(environment.base.image_id):
             await self._wheel_store.fetch(environment.lock.wheels, report=report)
             fragments = await self._wheel_store.fragments(environment.lock.wheels, environment.probe, report=report)
             plan = await asyncio.to_thread(self._plan, environment, fragments)

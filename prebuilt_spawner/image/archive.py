@@ -1,4 +1,4 @@
-"""The archives in which an engine takes an image whose base it has: our layers only.
+"""The archives in which an engine takes an image whose lower layers it has: the new ones only.
 
 An engine that keeps images in a graphdriver store (overlay2) reads docker-archives; one that keeps them in containerd
 reads OCI layouts. Both look for a layer in their store before they look for it in the archive.
@@ -50,16 +50,16 @@ def docker_archive_parts(plan: ImagePlan, config: bytes, diff_ids: Sequence[str]
     """`docker_archive` before anything is read; `parts_size_bytes` says how long it is."""
     image_id = sha256_of(config)
     config_name = f"{_hex(image_id)}.json"
-    names = [f"{_hex(diff_id)}.tar" for diff_id in (*plan.base.diff_ids, *diff_ids)]
+    names = [f"{_hex(diff_id)}.tar" for diff_id in (*plan.lower.diff_ids, *diff_ids)]
     manifest = canonical([{"Config": config_name, "RepoTags": None, "Layers": names}])
     entries: dict[str, tuple[Part, ...]] = {"manifest.json": (manifest,), config_name: (config,)}
-    for layer, name in zip(plan.layers, names[len(plan.base.diff_ids) :], strict=True):
+    for layer, name in zip(plan.layers, names[len(plan.lower.diff_ids) :], strict=True):
         entries[name] = layer.parts
     return image_id, _archive(entries)
 
 
 def oci_archive(
-    plan: ImagePlan, config: bytes, diff_ids: Sequence[str], base_layers: Sequence[Mapping[str, Any]]
+    plan: ImagePlan, config: bytes, diff_ids: Sequence[str], lower_layers: Sequence[Mapping[str, Any]]
 ) -> tuple[str, Iterator[bytes]]:
     """An OCI layout without name, for the containerd store.
 
@@ -67,24 +67,24 @@ def oci_archive(
         plan: The image.
         config: Its configuration, `derived_config(plan, diff_ids)`.
         diff_ids: The digests of its own layers, lowest first.
-        base_layers: The descriptors of the base's layers, as the base's own manifest has them.
+        lower_layers: The descriptors of the layers below, as the manifest of the image that has them says.
 
     Returns:
         The image's ID in such a store (its manifest's digest), and the archive in pieces of at most `CHUNK_BYTES`.
         Reading raises `StorageFailure` where a fragment is gone from the hub's disk.
 
     Raises:
-        ValueError: There is not a descriptor for each of the base's layers.
+        ValueError: There is not a descriptor for each of the layers below.
     """
-    image_id, parts = oci_archive_parts(plan, config, diff_ids, base_layers)
+    image_id, parts = oci_archive_parts(plan, config, diff_ids, lower_layers)
     return image_id, read_parts(parts)
 
 
 def oci_archive_parts(
-    plan: ImagePlan, config: bytes, diff_ids: Sequence[str], base_layers: Sequence[Mapping[str, Any]]
+    plan: ImagePlan, config: bytes, diff_ids: Sequence[str], lower_layers: Sequence[Mapping[str, Any]]
 ) -> tuple[str, tuple[Part, ...]]:
     """`oci_archive` before anything is read; `parts_size_bytes` says how long it is."""
-    manifest = oci_manifest(plan, config, diff_ids, base_layers)
+    manifest = oci_manifest(plan, config, diff_ids, lower_layers)
     platform = {"os": plan.base.os, "architecture": plan.base.architecture}
     if plan.base.variant:
         platform["variant"] = plan.base.variant

@@ -33,9 +33,13 @@ def derived_config(plan: ImagePlan, diff_ids: Sequence[str]) -> bytes:
         "os": plan.base.os,
         "created": _CREATED,
         "config": {**runtime, **({"Labels": labels} if labels else {}), **({"Env": variables} if variables else {})},
-        "rootfs": {"type": "layers", "diff_ids": [*plan.base.diff_ids, *diff_ids]},
+        "rootfs": {"type": "layers", "diff_ids": [*plan.lower.diff_ids, *diff_ids]},
         "history": [
             *({"created": _CREATED, "created_by": "base image"} for _ in plan.base.diff_ids),
+            *(
+                {"created": _CREATED, "created_by": _CREATED_BY, "comment": "packages"}
+                for _ in plan.lower.diff_ids[len(plan.base.diff_ids) :]
+            ),
             *({"created": _CREATED, "created_by": _CREATED_BY, "comment": layer.comment} for layer in plan.layers),
         ],
     }
@@ -45,7 +49,7 @@ def derived_config(plan: ImagePlan, diff_ids: Sequence[str]) -> bytes:
 
 
 def oci_manifest(
-    plan: ImagePlan, config: bytes, diff_ids: Sequence[str], base_layers: Sequence[Mapping[str, Any]]
+    plan: ImagePlan, config: bytes, diff_ids: Sequence[str], lower_layers: Sequence[Mapping[str, Any]]
 ) -> bytes:
     """The image's manifest.
 
@@ -53,19 +57,20 @@ def oci_manifest(
         plan: The image.
         config: Its configuration.
         diff_ids: The digests of its own layers, which are not compressed: these are also the blobs' digests.
-        base_layers: The descriptors of the base's layers, lowest first, as the base's own manifest has them.
+        lower_layers: The descriptors of the layers below, lowest first, as the manifest of the image that has them
+            says.
 
     Raises:
-        ValueError: There is not a descriptor for each of the base's layers.
+        ValueError: There is not a descriptor for each of the layers below.
     """
-    if len(base_layers) != len(plan.base.diff_ids):
-        raise ValueError(f"{len(base_layers)} descriptors for the {len(plan.base.diff_ids)} layers of the base")
+    if len(lower_layers) != len(plan.lower.diff_ids):
+        raise ValueError(f"{len(lower_layers)} descriptors for the {len(plan.lower.diff_ids)} layers below")
     document = {
         "schemaVersion": 2,
         "mediaType": MANIFEST_MEDIA_TYPE,
         "config": descriptor(CONFIG_MEDIA_TYPE, config),
         "layers": [
-            *(dict(layer) for layer in base_layers),
+            *(dict(layer) for layer in lower_layers),
             *map(_layer_descriptor, plan.layers, diff_ids),
         ],
     }

@@ -47,18 +47,33 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LowerLayers:
+    """What an image is stacked on.
+
+    Attributes:
+        image_id: An image that has these layers lowest, as the engine calls it; it may have more.
+        diff_ids: The uncompressed layers' digests, lowest first.
+    """
+
+    image_id: str
+    diff_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImagePlan:
     """An image to be made: what lies below, what is added, how it is configured.
 
     Attributes:
-        base: The image whose layers lie below.
-        layers: Ours, lowest first.
+        base: The image that the environment stands on; the configuration is its own but for what is added.
+        lower: The layers that the engine has already: the base's, and perhaps some of another environment's on top.
+        layers: What is sent, lowest first.
         labels: Added to the base's; ours win.
         environment: Environment variables that are added to the base's; ours win.
         digest: The environment digest, 64 hex digits.
     """
 
     base: BaseImage
+    lower: LowerLayers
     layers: tuple[Layer, ...]
     labels: Mapping[str, str]
     environment: Mapping[str, str]

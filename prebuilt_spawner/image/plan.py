@@ -8,7 +8,7 @@ from ..environment.base import BaseImage, BaseProbe, FolderEntry
 from ..environment.lock import Lock
 from .conflicts import FragmentPart, without_conflicts
 from .fragment import Fragment
-from .layer import FileRange, ImagePlan, Layer, Part
+from .layer import FileRange, ImagePlan, Layer, LowerLayers, Part
 from .replacement import RealPaths, parents, replacement
 from .tar import END_OF_ARCHIVE, padding, tar_header
 
@@ -69,6 +69,7 @@ def plan_image(
     ]
     return ImagePlan(
         base=base,
+        lower=LowerLayers(image_id=base.image_id, diff_ids=base.diff_ids),
         layers=tuple(layer for layer in layers if layer is not None),
         labels=dict(labels),
         environment=dict(environment),

@@ -13,8 +13,14 @@ from prebuilt_spawner.build.events import BuildEvent, Phase, ignore
 from prebuilt_spawner.build.interface import DerivedImage
 from prebuilt_spawner.environment.base import BaseImage
 from prebuilt_spawner.environment.lock import Lock
-from prebuilt_spawner.errors import BaseImageUnavailable, EngineFailure, EngineUnavailable, MalformedRequest
-from prebuilt_spawner.image.layer import ImagePlan, Layer
+from prebuilt_spawner.errors import (
+    BaseImageUnavailable,
+    EngineFailure,
+    EngineUnavailable,
+    LayersGone,
+    MalformedRequest,
+)
+from prebuilt_spawner.image.layer import ImagePlan, Layer, LowerLayers
 from prebuilt_spawner.image.names import BASE_DIGEST_LABEL, DIGEST_LABEL
 from prebuilt_spawner.image.plan import plan_image
 
@@ -163,9 +169,9 @@ async def test_one_plan_makes_one_image_however_often(world, digest):
 
 async def test_a_plan_on_layers_that_the_engine_has_not_fails_and_leaves_nothing(world, digest):
     base = await world.engine.resolve_base(world.base)
-    gone = replace(base, image_id="sha256:" + "f" * 64, diff_ids=(*base.diff_ids, "sha256:" + "f" * 64))
-    plan = replace(await planned(world, digest), base=gone)
-    with pytest.raises(EngineFailure):
+    gone = LowerLayers(image_id="sha256:" + "f" * 64, diff_ids=(*base.diff_ids, "sha256:" + "f" * 64))
+    plan = replace(await planned(world, digest), lower=gone)
+    with pytest.raises(LayersGone):
         await world.engine.assemble(plan, report=ignore)
     assert world.images(digest) == set()
 
@@ -214,6 +220,25 @@ async def test_an_assembly_that_is_left_does_not_take_the_same_image_from_others
     for _ in range(20):
         assert await world.engine.find(named(world, digest)) == tagged
         await asyncio.sleep(0.02)
+
+
+async def test_an_image_is_stacked_on_the_lower_layers_of_another(world, digest):
+    """Only what is new is sent, and the engine keeps the lower layers with either image."""
+    below = await world.engine.tag(await assembled(world, digest), named(world, digest))
+    base = await world.engine.resolve_base(world.base)
+    other = new_digest(world)
+    lower = LowerLayers(image_id=below.image_id, diff_ids=below.diff_ids)
+    plan = replace(await planned(world, other, content=b"above"), lower=lower)
+    image = await world.engine.tag(await world.engine.assemble(plan, report=ignore), named(world, other))
+    assert image.diff_ids[: len(below.diff_ids)] == below.diff_ids
+    assert len(image.diff_ids) == len(below.diff_ids) + len(plan.layers)
+    # Of the same image fewer layers may be wanted.
+    fewer = new_digest(world)
+    plan = replace(plan, lower=replace(lower, diff_ids=base.diff_ids), digest=fewer)
+    plan = replace(plan, labels={**plan.labels, DIGEST_LABEL: fewer})
+    assert (await world.engine.assemble(plan, report=ignore)).diff_ids[: len(base.diff_ids)] == base.diff_ids
+    world.forget(named(world, digest))
+    assert await world.engine.find(named(world, other)) == image
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -295,7 +320,7 @@ async def test_a_base_that_is_held_can_be_built_on_after_its_last_name_went(worl
     reference = world.own_base()
     base = await world.engine.resolve_base(reference)
     plan = await planned(world, digest, base=base)
-    async with world.engine.hold(base):
+    async with world.engine.hold(base.image_id):
         world.forget(reference)
         image = await world.engine.assemble(plan, report=ignore)
     assert world.images(digest) == {image.image_id}
@@ -305,12 +330,12 @@ async def test_a_hold_leaves_no_name_behind_however_it_ends(world):
     base = await world.engine.resolve_base(world.base)
     before = world.bystanders()
     with pytest.raises(ZeroDivisionError):
-        async with world.engine.hold(base), world.engine.hold(base):
+        async with world.engine.hold(base.image_id), world.engine.hold(base.image_id):
             raise ZeroDivisionError
     held = asyncio.Event()
 
     async def holds() -> None:
-        async with world.engine.hold(base):
+        async with world.engine.hold(base.image_id):
             held.set()
             await asyncio.Event().wait()
 
@@ -327,7 +352,7 @@ async def test_a_hold_that_is_left_as_it_begins_leaves_no_name_behind(world):
     before = world.bystanders()
 
     async def holds() -> None:
-        async with world.engine.hold(base):
+        async with world.engine.hold(base.image_id):
             await asyncio.Event().wait()
 
     for turns in range(4):
@@ -346,8 +371,8 @@ async def test_a_base_that_has_gone_cannot_be_held(world):
     reference = world.own_base()
     base = await world.engine.resolve_base(reference)
     world.forget(reference)
-    with pytest.raises(EngineFailure):
-        async with world.engine.hold(base):
+    with pytest.raises(LayersGone):
+        async with world.engine.hold(base.image_id):
             raise AssertionError("it was entered")
 
 
@@ -367,5 +392,5 @@ async def test_an_engine_that_cannot_be_reached_says_so_and_never_that_something
     with pytest.raises(EngineUnavailable):
         await world.engine.tag(image, named(world, digest))
     with pytest.raises(EngineUnavailable):
-        async with world.engine.hold(plan.base):
+        async with world.engine.hold(plan.base.image_id):
             raise AssertionError("it was entered")

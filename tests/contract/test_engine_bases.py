@@ -203,6 +203,6 @@ async def test_names_that_killed_processes_held_bases_with_go_after_a_day_and_no
     elsewhere = of_yesterday.replace("/env:", "/env-of-others:")
     for name in (of_yesterday, of_this_hour, elsewhere, *others):
         world.name(base.image_id, name)
-    async with world.engine.hold(base):
+    async with world.engine.hold(base.image_id):
         assert world.bystanders() >= {of_this_hour, elsewhere, *others}
         assert of_yesterday not in world.bystanders()

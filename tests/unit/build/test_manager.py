@@ -73,7 +73,7 @@ async def test_the_image_is_there_under_its_digest(world: World):
     assert environment.image == f"test/env:{environment.digest}"
     assert environment.image in world.engine.names
     assert environment.lock.packages == ("alpha==1.0",)
-    assert not world.engine.held(environment.base)
+    assert not world.engine.held(environment.base.image_id)
 
 
 async def test_an_image_that_is_there_is_not_built_again(world: World):
@@ -113,7 +113,7 @@ async def test_the_last_to_leave_stops_the_build(world: World):
     for waiter in waiters:
         waiter.cancel()
     await asyncio.wait(waiters)
-    while world.engine.held(base_image()):
+    while world.engine.held(base_image().image_id):
         await asyncio.sleep(0.001)
     assert world.engine.switches.cancelled["assemble"] == 1
     assert not world.engine.plans
@@ -155,7 +155,7 @@ async def test_a_failure_of_the_engine_leaves_nothing_and_is_not_remembered(worl
     results = await asyncio.gather(world.start("a", "alpha"), world.start("b", "alpha"), return_exceptions=True)
     assert [type(result) for result in results] == [EngineFailure] * 2
     assert not world.engine.plans
-    assert not world.engine.held(base_image())
+    assert not world.engine.held(base_image().image_id)
     world.engine.switches.failures.clear()
     assert (await world.ensure("a", "alpha")).image in world.engine.names
 

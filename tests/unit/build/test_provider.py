@@ -18,7 +18,7 @@ from ..image.wheels import fragment_of, make_base, make_distribution, make_lock,
 class NoEngine:
     """Holds any base, and is asked for nothing else."""
 
-    def hold(self, base: object) -> Any:
+    def hold(self, image_id: str) -> Any:
         class Held:
             async def __aenter__(self) -> None: ...
             async def __aexit__(self, *error: object) -> None: ...
