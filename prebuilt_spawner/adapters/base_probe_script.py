@@ -158,6 +158,7 @@ def report() -> dict[str, Any]:
         "implementation": sys.implementation.name,
         "abi": abi,
         "cache_tag": sys.implementation.cache_tag or "",
+        "build": sys.version,
         "machine": platform.machine(),
         "glibc": _glibc(),
         "interpreter": sys.executable,

@@ -128,6 +128,10 @@ class DockerClient:
             stop.set()
             raise
 
+    def open_client(self) -> docker.APIClient:
+        """A client for the caller alone, who closes it."""
+        return self._new_client()
+
     def _new_client(self) -> docker.APIClient:
         return docker.APIClient(**{**docker.utils.kwargs_from_env(), **self._kwargs})
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib.util
 import io
 import json
-import os
+import marshal
 import tarfile
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -36,6 +36,7 @@ from ..errors import (
     StorageFailure,
 )
 from ..image.archive import layer_digest, read_parts
+from ..image.bytecode import Module
 from ..image.config import derived_config, sha256_of
 from ..image.fragment import Fragment
 from ..image.layer import ImagePlan, Layer, LowerLayers
@@ -293,6 +294,43 @@ class MemoryResolver:
         return Lock(wheels=tuple(sorted(wheels, key=lambda wheel: wheel.name)))
 
 
+class MemoryCompiler:
+    """Implements `prebuilt_spawner.build.interface.BytecodeCompiler` with the interpreter that the tests run on.
+
+    Attributes:
+        switches: For `compile`.
+        compiled: The path of every module that was given, in order.
+    """
+
+    def __init__(self) -> None:
+        self.switches = Switches()
+        self.compiled: list[str] = []
+
+    async def compile(self, base: BaseImage, probe: BaseProbe, modules: Sequence[Module]) -> dict[str, bytes]:
+        """See `BytecodeCompiler.compile`."""
+        await self.switches.pass_through("compile")
+        self.compiled += [module.path for module in modules]
+        found = {module.target: _pyc(_content(module), module.path) for module in modules}
+        return {target: content for target, content in found.items() if content}
+
+    async def close(self) -> None:
+        """See `BytecodeCompiler.close`."""
+        self.switches.calls["close"] += 1
+
+
+def _content(module: Module) -> bytes:
+    return b"".join(read_parts([module.source.content]))
+
+
+def _pyc(source: bytes, path: str) -> bytes:
+    try:
+        code = compile(source, path, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, UnicodeError):
+        return b""
+    unchecked_hash = b"\x01\0\0\0"  # PEP 552
+    return importlib.util.MAGIC_NUMBER + unchecked_hash + importlib.util.source_hash(source) + marshal.dumps(code)
+
+
 class MemoryWheelStore:
     """Implements `prebuilt_spawner.build.interface.WheelStore`: every fragment is empty.
 
@@ -321,7 +359,7 @@ class MemoryWheelStore:
             report(event)
 
     async def fragments(
-        self, wheels: Sequence[LockedWheel], probe: BaseProbe, *, report: Report
+        self, wheels: Sequence[LockedWheel], base: BaseImage, probe: BaseProbe, *, report: Report
     ) -> tuple[Fragment, ...]:
         """See `WheelStore.fragments`."""
         await self.switches.pass_through("fragments")
@@ -331,10 +369,7 @@ class MemoryWheelStore:
             if wheel.sha256 not in self.fetched:
                 raise StorageFailure("A package that was downloaded has gone. Start again.", detail=wheel.filename)
         report(BuildEvent(phase=Phase.PREPARING, message="Preparing packages", done=len(wheels), total=len(wheels)))
-        return tuple(
-            Fragment(wheel_sha256=wheel.sha256, distribution=wheel.name, body=Path(os.devnull), files=())
-            for wheel in wheels
-        )
+        return tuple(Fragment(wheel_sha256=wheel.sha256, distribution=wheel.name, files=()) for wheel in wheels)
 
     async def close(self) -> None:
         """See `WheelStore.close`."""

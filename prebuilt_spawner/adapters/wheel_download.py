@@ -16,7 +16,7 @@ import requests
 
 from ..environment.lock import LockedWheel
 from ..errors import IndexUnavailable, PrebuiltError, StorageFailure
-from ..image.install import appearing_whole
+from ..image.whole_file import appearing_whole
 from .network import NetworkSettings
 
 _CHUNK_BYTES = 256 * 1024

@@ -1,8 +1,10 @@
 """Wheels and their fragments on the hub's disk, under names that their content gives them.
 
     wheels/<sha256[:2]>/<sha256>/<file name>       as the index served it, verified
-    fragments/<key[:2]>/<key>.tar                  the tar entries of its files in one scheme
-    fragments/<key[:2]>/<key>.json                 their index; written last
+    installed/<key[:2]>/<key>.tar                  the tar entries of its files in one scheme
+    installed/<key[:2]>/<key>.json                 their index; written last
+    fragments/<key[:2]>/<key>.tar                  the tar entries of its bytecode and of RECORD
+    fragments/<key[:2]>/<key>.json                 the index of both; written last
 
 Every file appears whole under its name or not at all, and the same name always means the same content. So any number of
 threads and processes can share a store without locks: the worst is that something is made twice.
@@ -14,7 +16,7 @@ import asyncio
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,14 +25,25 @@ from typing import TypeVar
 import requests
 
 from ..build.events import BuildEvent, Phase, Report, ignore
+from ..build.interface import BytecodeCompiler
 from ..build.sharing import SharedTasks
-from ..environment.base import BaseProbe
+from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import LockedWheel
 from ..errors import IndexUnavailable, StorageFailure, UnbuildableEnvironment
-from ..image.fragment import Fragment, fragment_from_json, fragment_key
+from ..image.bytecode import modules_of, with_bytecode
+from ..image.fragment import (
+    Fragment,
+    InstalledWheel,
+    fragment_from_json,
+    fragment_key,
+    fragment_to_json,
+    installed_from_json,
+    installed_key,
+)
+from ..image.whole_file import appearing_whole
 from ..image.worker_protocol import job_for
 from .cache_folder import make_folder
-from .fragment_workers import FragmentWorkers
+from .install_workers import InstallWorkers
 from .network import NetworkSettings
 from .wheel_download import Download
 
@@ -47,7 +60,8 @@ class DiskWheelStore:
     Args:
         network: Proxies, certificates and credentials.
         cache_dir: The folder; made when needed.
-        workers: How many processes make fragments; None for one for each processor.
+        compiler: Makes the bytecode; it is closed with the store.
+        workers: How many processes install wheels; None for one for each processor.
         max_parallel_downloads: How many wheels are on their way at once.
         silence_seconds: How long a server may send nothing before the download counts as failed.
         retries: How often a download is tried again after what may pass.
@@ -57,6 +71,7 @@ class DiskWheelStore:
         self,
         network: NetworkSettings,
         cache_dir: Path,
+        compiler: BytecodeCompiler,
         *,
         workers: int | None = None,
         max_parallel_downloads: int = 8,
@@ -66,7 +81,9 @@ class DiskWheelStore:
         self._network = network
         self._cache_dir = cache_dir.absolute()
         self._wheels = self._cache_dir / "wheels"
+        self._installed = self._cache_dir / "installed"
         self._fragments = self._cache_dir / "fragments"
+        self._compiler = compiler
         self._worker_count = workers or os.cpu_count() or 1
         self._silence_seconds = silence_seconds
         self._retries = retries
@@ -79,7 +96,7 @@ class DiskWheelStore:
         self._preparations: SharedTasks[Fragment] = SharedTasks()
         self._under_way: dict[Path, Download] = {}
         # Started when they are needed first.
-        self._workers: FragmentWorkers | None = None
+        self._workers: InstallWorkers | None = None
 
     async def fetch(self, wheels: Sequence[LockedWheel], *, report: Report) -> None:
         """See `prebuilt_spawner.build.interface.WheelStore`. Reports bytes, of what was not here yet."""
@@ -101,7 +118,7 @@ class DiskWheelStore:
         report(progress.last_event())
 
     async def fragments(
-        self, wheels: Sequence[LockedWheel], probe: BaseProbe, *, report: Report
+        self, wheels: Sequence[LockedWheel], base: BaseImage, probe: BaseProbe, *, report: Report
     ) -> tuple[Fragment, ...]:
         """See `prebuilt_spawner.build.interface.WheelStore`. Reports packages.
 
@@ -109,7 +126,7 @@ class DiskWheelStore:
             SurroundingsError: A worker process broke down.
         """
         keys = {wheel.sha256: fragment_key(wheel.sha256, probe) for wheel in wheels}
-        known = await asyncio.gather(*(self._on_disk(self._read, keys[wheel.sha256], wheel) for wheel in wheels))
+        known = await asyncio.gather(*(self._on_disk(self._read, keys[wheel.sha256], wheel, probe) for wheel in wheels))
         made = {wheel.sha256: fragment for wheel, fragment in zip(wheels, known, strict=True) if fragment is not None}
         # The biggest first: they would else be worked on alone at the end.
         missing = sorted(
@@ -117,9 +134,7 @@ class DiskWheelStore:
         )
         tasks = [
             asyncio.create_task(
-                self._preparations.run(
-                    keys[wheel.sha256], partial(self._prepare, wheel, keys[wheel.sha256], probe), report=ignore
-                )
+                self._preparations.run(keys[wheel.sha256], partial(self._prepare, wheel, base, probe), report=ignore)
             )
             for wheel in missing
         ]
@@ -142,6 +157,7 @@ class DiskWheelStore:
         await self._preparations.close()
         if self._workers is not None:
             await self._workers.close()
+        await self._compiler.close()
         # A thread that a silent server holds ends within the silence that it may keep; nobody waits for it.
         self._download_threads.shutdown(wait=False, cancel_futures=True)
         self._disk_threads.shutdown(wait=False, cancel_futures=True)
@@ -201,29 +217,56 @@ class DiskWheelStore:
 
     # Fragments
 
-    def _fragment_paths(self, key: str) -> tuple[Path, Path]:
+    def _paths(self, folder: Path, key: str) -> tuple[Path, Path]:
         """(body, index)."""
-        folder = self._fragments / key[:2]
-        return folder / f"{key}.tar", folder / f"{key}.json"
+        return folder / key[:2] / f"{key}.tar", folder / key[:2] / f"{key}.json"
 
-    def _read(self, key: str, wheel: LockedWheel) -> Fragment | None:
+    def _read(self, key: str, wheel: LockedWheel, probe: BaseProbe) -> Fragment | None:
         """The fragment of this key; None where there is none, or where what is there is damaged."""
-        body, index = self._fragment_paths(key)
+        body, index = self._paths(self._fragments, key)
+        installed, _ = self._paths(self._installed, installed_key(wheel.sha256, probe))
         try:
-            fragment = fragment_from_json(index.read_bytes(), body=body)
-            intact = fragment.wheel_sha256 == wheel.sha256 and body.stat().st_size == fragment.size_bytes
+            fragment = fragment_from_json(index.read_bytes(), installed=installed, compiled=body)
+            sizes = {path: path.stat().st_size for path in (installed, body)}
         except (FileNotFoundError, ValueError):
             return None
-        return fragment if intact else None
+        for file in fragment.files:
+            sizes[file.body] -= file.length_bytes
+        return fragment if fragment.wheel_sha256 == wheel.sha256 and not any(sizes.values()) else None
 
-    async def _prepare(self, wheel: LockedWheel, key: str, probe: BaseProbe, report: Report) -> Fragment:
+    def _read_installed(self, wheel: LockedWheel, probe: BaseProbe) -> InstalledWheel | None:
+        """The wheel as installed in this scheme; None where there is none, or where what is there is damaged."""
+        body, index = self._paths(self._installed, installed_key(wheel.sha256, probe))
+        try:
+            installed = installed_from_json(index.read_bytes(), body=body)
+            missing_bytes = body.stat().st_size - sum(file.length_bytes for file in installed.files)
+        except (FileNotFoundError, ValueError):
+            return None
+        return installed if installed.wheel_sha256 == wheel.sha256 and not missing_bytes else None
+
+    async def _prepare(self, wheel: LockedWheel, base: BaseImage, probe: BaseProbe, report: Report) -> Fragment:
+        installed = await self._on_disk(self._read_installed, wheel, probe) or await self._install(wheel, probe)
+        modules = modules_of(installed, cache_tag=probe.cache_tag)
+        bytecode = await self._compiler.compile(base, probe, modules) if modules else {}
+        key = fragment_key(wheel.sha256, probe)
+        return await self._on_disk(self._write, key, installed, bytecode)
+
+    def _write(self, key: str, installed: InstalledWheel, bytecode: Mapping[str, bytes]) -> Fragment:
+        body, index = self._paths(self._fragments, key)
+        self._make_folder(body.parent)
+        fragment = with_bytecode(installed, bytecode, body=body)
+        with appearing_whole(index) as stream:
+            stream.write(fragment_to_json(fragment, installed=installed))
+        return fragment
+
+    async def _install(self, wheel: LockedWheel, probe: BaseProbe) -> InstalledWheel:
         path = self._wheel_path(wheel)
-        body, index = self._fragment_paths(key)
+        body, index = self._paths(self._installed, installed_key(wheel.sha256, probe))
         if not await self._on_disk(path.is_file):
             raise StorageFailure("A package that was downloaded has gone from the hub's disk. Start again.")
         await self._on_disk(self._make_folder, body.parent)
         if self._workers is None:
-            self._workers = FragmentWorkers(self._worker_count)
+            self._workers = InstallWorkers(self._worker_count)
         try:
             await self._workers.run(job_for(wheel=path, wheel_sha256=wheel.sha256, probe=probe, body=body, index=index))
         except UnbuildableEnvironment as error:
@@ -235,12 +278,12 @@ class DiskWheelStore:
                     detail=f"{path}: {error.detail or error.message}",
                 ) from error
             raise
-        fragment = await self._on_disk(self._read, key, wheel)
-        if fragment is None:
+        installed = await self._on_disk(self._read_installed, wheel, probe)
+        if installed is None:
             raise StorageFailure(
                 f"What was prepared from {wheel.name} cannot be read. {_TELL}", detail=f"{body}, {index}"
             )
-        return fragment
+        return installed
 
 
 class _DownloadProgress:

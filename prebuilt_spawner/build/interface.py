@@ -14,6 +14,7 @@ from typing import Protocol
 
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock, LockedWheel
+from ..image.bytecode import Module
 from ..image.fragment import Fragment
 from ..image.layer import ImagePlan
 from .events import Report
@@ -119,6 +120,23 @@ class Resolver(Protocol):
         """
 
 
+class BytecodeCompiler(Protocol):
+    """Has the base's own interpreter compile modules; none of them is run."""
+
+    async def compile(self, base: BaseImage, probe: BaseProbe, modules: Sequence[Module]) -> Mapping[str, bytes]:
+        """The pyc files (unchecked hash, PEP 552) by `Module.target`, of those that compile. The same modules give
+        the same bytes, always.
+
+        Raises:
+            LayersGone: The base is not there any more.
+            EngineUnavailable, EngineFailure: The engine cannot be reached, or broke off.
+            StorageFailure: A source cannot be read.
+        """
+
+    async def close(self) -> None:
+        """Stop what runs, and leave no container behind."""
+
+
 class WheelStore(Protocol):
     """Wheels and their fragments, fetched and made once, kept on the hub's disk."""
 
@@ -131,13 +149,15 @@ class WheelStore(Protocol):
         """
 
     async def fragments(
-        self, wheels: Sequence[LockedWheel], probe: BaseProbe, *, report: Report
+        self, wheels: Sequence[LockedWheel], base: BaseImage, probe: BaseProbe, *, report: Report
     ) -> tuple[Fragment, ...]:
-        """A fragment for each wheel, in the wheels' order, for the base's scheme. The wheels have been fetched.
+        """A fragment for each wheel, in the wheels' order, for the base's scheme, compiled by its interpreter. The
+        wheels have been fetched.
 
         Raises:
             UnbuildableEnvironment: A wheel is malformed or tries to write where it may not.
             StorageFailure: It cannot be written.
+            LayersGone, EngineUnavailable, EngineFailure: Its modules cannot be compiled.
         """
 
     async def close(self) -> None:

@@ -129,7 +129,9 @@ class Provider:
         _log.info("Building %s: %s", environment.image, ", ".join(environment.lock.packages) or "no packages")
         async with self._engine.hold(environment.base.image_id):
             await self._wheel_store.fetch(environment.lock.wheels, report=report)
-            fragments = await self._wheel_store.fragments(environment.lock.wheels, environment.probe, report=report)
+            fragments = await self._wheel_store.fragments(
+                environment.lock.wheels, environment.base, environment.probe, report=report
+            )
             plan = await asyncio.to_thread(self._plan, environment, fragments)
             image = await self._engine.assemble(plan, report=report)
             try:

@@ -97,6 +97,7 @@ class BaseProbe:
         implementation: `sys.implementation.name`; only `cpython` is built on.
         abi: The ABI tag of PEP 425, as `cp311` (`cp313t` for a free-threaded interpreter).
         cache_tag: `sys.implementation.cache_tag`, the middle of a pyc's name.
+        build: `sys.version`, which tells builds of one version apart: the same build compiles to the same bytecode.
         machine: `platform.machine()`, as `x86_64`.
         glibc: (major, minor) of the C library, None where it is not glibc.
         interpreter: Absolute path that console scripts name after `#!`.
@@ -130,3 +131,4 @@ class BaseProbe:
     folders: Mapping[str, FolderEntry] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
     executables: Mapping[str, str] = field(default_factory=dict)
+    build: str = ""

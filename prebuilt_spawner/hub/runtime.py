@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from packaging.utils import canonicalize_name
 
+from ..adapters.docker_compiler import DockerCompiler
 from ..adapters.docker_engine import DockerEngine
 from ..adapters.network import NetworkSettings
 from ..adapters.uv_resolver import PROTECTED, UvResolver
@@ -65,7 +66,8 @@ async def build_manager(settings: RuntimeSettings) -> BuildManager:
     ledger = SqlLedger(settings.db_url)
     await ledger.open()
     engine = DockerEngine(repository=settings.repository, cache_dir=cache_dir, client_kwargs=settings.client_kwargs)
-    wheel_store = DiskWheelStore(network, cache_dir)
+    compiler = DockerCompiler(client_kwargs=settings.client_kwargs)
+    wheel_store = DiskWheelStore(network, cache_dir, compiler)
     return BuildManager(
         engine=engine,
         wheel_store=wheel_store,

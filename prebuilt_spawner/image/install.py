@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import posixpath
 import shlex
-import tempfile
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -22,11 +18,10 @@ from installer.records import Hash, RecordEntry
 from installer.utils import Scheme
 
 from ..environment.base import InstallScheme
-from .fragment import Fragment, FragmentFile, fragment_from_json, fragment_key, fragment_to_json
+from .fragment import FragmentFile, InstalledWheel
 from .tar import padding, tar_header
 from .wheel import MAX_METADATA_BYTES, CheckedWheel, WheelMember, path_flaw
-
-__all__ = ["fragment_from_json", "fragment_key", "fragment_to_json", "make_fragment"]
+from .whole_file import appearing_whole
 
 MAX_UNPACKED_BYTES = 8 * 1024**3
 INSTALLER = b"prebuilt-spawner\n"
@@ -36,7 +31,6 @@ _PROGRAM_MODE = 0o755
 _GENERIC_SHEBANG = b"#!python"
 _MAX_SHEBANG_BYTES = 127
 """What Linux before 5.1 reads of a first line."""
-_BUFFER_BYTES = 1024 * 1024
 _HOOK_FOLDERS = frozenset({"start-notebook.d", "before-notebook.d"})
 """The Jupyter images' start.sh runs what lies in folders of these names, as root where the container starts as root."""
 
@@ -54,7 +48,7 @@ class _Target:
         return len(self.content) if isinstance(self.content, bytes) else self.content.info.file_size
 
 
-def make_fragment(
+def install_wheel(
     wheel: Path,
     *,
     wheel_sha256: str,
@@ -62,8 +56,8 @@ def make_fragment(
     interpreter: str,
     body: Path,
     max_unpacked_bytes: int = MAX_UNPACKED_BYTES,
-) -> Fragment:
-    """Write the tar entries of a wheel's files, as installed in this scheme.
+) -> InstalledWheel:
+    """Write the tar entries of a wheel's files, as installed in this scheme, but for RECORD.
 
     The same wheel, scheme and interpreter give the same bytes, whatever machine, time zone, locale, umask and
     version of the libraries. The wheel is never in memory as a whole.
@@ -86,8 +80,15 @@ def make_fragment(
         with source.readable():
             installer.install(source, destination, {"INSTALLER": INSTALLER})
         with appearing_whole(body) as stream:
-            files = tuple(_write_targets(destination.in_order(), source, stream))
-    return Fragment(wheel_sha256=wheel_sha256, distribution=source.name, body=body, files=files)
+            files = tuple(_write_targets(destination.in_order(), source, stream, body))
+    return InstalledWheel(
+        wheel_sha256=wheel_sha256,
+        distribution=source.name,
+        body=body,
+        files=files,
+        record_path=destination.record_path,
+        record_rows=tuple(destination.record_rows),
+    )
 
 
 def shebang(interpreter: str) -> bytes:
@@ -123,6 +124,8 @@ class _TargetList(WheelDestination):
             "data": scheme.data,
         }
         self._targets: dict[str, _Target] = {}
+        self.record_path = ""
+        self.record_rows: list[tuple[str, str, str]] = []
 
     def write_script(self, name: str, module: str, attr: str, section: Literal["console", "gui"]) -> RecordEntry:
         """An entry point's script; on POSIX both sections are the same."""
@@ -145,20 +148,20 @@ class _TargetList(WheelDestination):
     def finalize_installation(
         self, scheme: Scheme, record_file_path: str, records: Iterable[tuple[Scheme, RecordEntry]]
     ) -> None:
-        """RECORD, with paths relative to the folder that holds the metadata folder, sorted, as pip writes it."""
-        rows = []
+        """Keep RECORD's rows, with paths relative to the folder that holds the metadata folder, as pip writes it.
+
+        The file comes later, since it also lists what is compiled.
+        """
         for place, record in records:
             absolute = posixpath.join(self._folders[place], record.path)
             relative = posixpath.relpath(absolute, self._folders[scheme])
             size = "" if record.size is None else str(record.size)
-            rows.append((relative, str(record.hash_ or ""), size))
-        # Written here and not by the library, whose order of rows depends on its version.
-        text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(sorted(rows))
-        self._add(scheme, record_file_path, text.getvalue().encode(), mode=_FILE_MODE)
+            self.record_rows.append((relative, str(record.hash_ or ""), size))
+        self._add(scheme, record_file_path, b"", mode=_FILE_MODE)
+        self.record_path = posixpath.join(self._folders[scheme], record_file_path).lstrip("/")
 
     def in_order(self) -> list[_Target]:
-        """What is to be written, sorted by path."""
+        """What is to be written, sorted by path; RECORD is not."""
         targets = [self._targets[path] for path in sorted(self._targets)]
         spellings: dict[str, str] = {}
         for target in targets:
@@ -168,7 +171,7 @@ class _TargetList(WheelDestination):
             other = spellings.setdefault(target.path.casefold(), target.path)
             if other != target.path:
                 self._wheel.refuse("holds two files whose names differ only in case", member=target.path)
-        return targets
+        return [target for target in targets if target.path != self.record_path]
 
     def _is_generic_script(self, member: WheelMember) -> bool:
         if not self._wheel.begins_with(member, _GENERIC_SHEBANG):
@@ -203,7 +206,9 @@ def _parents(path: str) -> Iterator[str]:
         yield path
 
 
-def _write_targets(targets: Iterable[_Target], wheel: CheckedWheel, stream: BinaryIO) -> Iterator[FragmentFile]:
+def _write_targets(
+    targets: Iterable[_Target], wheel: CheckedWheel, stream: BinaryIO, body: Path
+) -> Iterator[FragmentFile]:
     offset_bytes = 0
     for target in targets:
         size_bytes = target.size_bytes
@@ -218,6 +223,7 @@ def _write_targets(targets: Iterable[_Target], wheel: CheckedWheel, stream: Bina
             mode=target.mode,
             size_bytes=size_bytes,
             sha256=sha256,
+            body=body,
             offset_bytes=offset_bytes,
             length_bytes=length_bytes,
         )
@@ -236,18 +242,3 @@ def _write_content(content: bytes | WheelMember, wheel: CheckedWheel, stream: Bi
         if listed is None:
             hashed.update(chunk)
     return hashed.hexdigest() if listed is None else listed
-
-
-@contextmanager
-def appearing_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that gets its name when all is written, and is gone when something failed."""
-    # Not of the file's own name, which may be as long as names can be.
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    temporary = Path(name)
-    try:
-        with open(number, "wb", buffering=_BUFFER_BYTES) as stream:  # noqa: PTH123 - a file descriptor
-            yield stream
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -10,5 +10,8 @@ PACKAGES_LABEL = "prebuilt_spawner.packages"
 PROBE_LABEL = "prebuilt_spawner.probe"
 """On the containers that ask a base's interpreter about itself, never on an image."""
 
+COMPILER_LABEL = "prebuilt_spawner.compiler"
+"""On the containers that compile modules for a base."""
+
 SHARE_FOLDER = "/usr/local/share/prebuilt-spawner"
 """Where an image says what was installed in it."""

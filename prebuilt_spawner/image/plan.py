@@ -107,7 +107,7 @@ def _own_layer(files: Mapping[str, bytes], *, probe: BaseProbe) -> Layer | None:
 def _fragment_layer(parts: Sequence[FragmentPart], *, comment: str, probe: BaseProbe) -> Layer | None:
     paths = [file.path for part in parts for file in part.files]
     ranges = [
-        FileRange(path=part.fragment.body, offset_bytes=file.offset_bytes, length_bytes=file.length_bytes)
+        FileRange(path=file.body, offset_bytes=file.offset_bytes, length_bytes=file.length_bytes)
         for part in parts
         for file in part.files
     ]

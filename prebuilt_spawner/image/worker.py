@@ -1,4 +1,4 @@
-"""The process that turns wheels into fragments, so that the hub's own never reads a stranger's archive.
+"""The process that installs wheels into tar entries, so that the hub's own never reads a stranger's archive.
 
 `python -m prebuilt_spawner.image.worker` reads jobs on standard input and answers each on standard output
 (see `worker_protocol`) until its input ends.
@@ -12,8 +12,10 @@ import sys
 import traceback
 
 from ..errors import UnbuildableEnvironment
-from .install import appearing_whole, fragment_to_json, make_fragment
-from .worker_protocol import Answer, FragmentJob, decode_job, encode_answer
+from .fragment import installed_to_json
+from .install import install_wheel
+from .whole_file import appearing_whole
+from .worker_protocol import Answer, InstallJob, decode_job, encode_answer
 
 _NICENESS = 5
 """Behind the hub, which answers people."""
@@ -23,7 +25,7 @@ _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 def answer(line: bytes) -> Answer:
     """Do the job on this line and say how it ended; raises nothing."""
     try:
-        _make(decode_job(line))
+        _install(decode_job(line))
     except UnbuildableEnvironment as error:
         return Answer(outcome="unbuildable", message=error.message, detail=error.detail)
     except OSError as error:
@@ -50,12 +52,12 @@ def main() -> None:
         answers.flush()
 
 
-def _make(job: FragmentJob) -> None:
-    fragment = make_fragment(
+def _install(job: InstallJob) -> None:
+    installed = install_wheel(
         job.wheel, wheel_sha256=job.wheel_sha256, scheme=job.scheme, interpreter=job.interpreter, body=job.body
     )
     with appearing_whole(job.index) as stream:
-        stream.write(fragment_to_json(fragment))
+        stream.write(installed_to_json(installed))
 
 
 def _internal_failure() -> Answer:

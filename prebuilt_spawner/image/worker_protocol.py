@@ -1,4 +1,4 @@
-"""What the hub and a fragment worker say to each other: one JSON object on a line for a job, one for its answer.
+"""What the hub and a install worker say to each other: one JSON object on a line for a job, one for its answer.
 
 Light to import: the hub uses this without what the worker needs.
 """
@@ -19,8 +19,8 @@ _FAILURES = ("unbuildable", "storage", "internal")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FragmentJob:
-    """A wheel of which a fragment is wanted.
+class InstallJob:
+    """A wheel whose files are wanted as tar entries.
 
     Attributes:
         wheel: The wheel on the hub's disk, under its own file name.
@@ -28,7 +28,7 @@ class FragmentJob:
         scheme: Where its files go.
         interpreter: What its scripts name.
         body: Where the tar entries go.
-        index: Where the fragment's index goes, last: where it is, the body is whole.
+        index: Where their index goes, last: where it is, the body is whole.
     """
 
     wheel: Path
@@ -59,9 +59,9 @@ def worker_command() -> list[str]:
     return [sys.executable, "-m", "prebuilt_spawner.image.worker"]
 
 
-def job_for(*, wheel: Path, wheel_sha256: str, probe: BaseProbe, body: Path, index: Path) -> FragmentJob:
-    """The job of making a wheel's fragment for this base."""
-    return FragmentJob(
+def job_for(*, wheel: Path, wheel_sha256: str, probe: BaseProbe, body: Path, index: Path) -> InstallJob:
+    """The job of installing a wheel for this base."""
+    return InstallJob(
         wheel=wheel,
         wheel_sha256=wheel_sha256,
         scheme=probe.scheme,
@@ -71,7 +71,7 @@ def job_for(*, wheel: Path, wheel_sha256: str, probe: BaseProbe, body: Path, ind
     )
 
 
-def encode_job(job: FragmentJob) -> bytes:
+def encode_job(job: InstallJob) -> bytes:
     """One line, newline included."""
     document = {
         "wheel": str(job.wheel),
@@ -84,7 +84,7 @@ def encode_job(job: FragmentJob) -> bytes:
     return json.dumps(document).encode() + b"\n"
 
 
-def decode_job(line: bytes) -> FragmentJob:
+def decode_job(line: bytes) -> InstallJob:
     """The job that `encode_job` wrote.
 
     Raises:
@@ -92,7 +92,7 @@ def decode_job(line: bytes) -> FragmentJob:
     """
     try:
         document = json.loads(line)
-        return FragmentJob(
+        return InstallJob(
             wheel=Path(document["wheel"]),
             wheel_sha256=document["wheel_sha256"],
             scheme=InstallScheme(**document["scheme"]),
@@ -126,7 +126,7 @@ def decode_answer(line: bytes) -> Answer:
     return Answer(
         outcome="internal",
         message="A package could not be prepared. Try again, and tell the administrator if it happens again.",
-        detail=f"the fragment worker said {line[:2000]!r}",
+        detail=f"the install worker said {line[:2000]!r}",
     )
 
 

@@ -18,23 +18,35 @@ import pytest
 import trustme
 
 from prebuilt_spawner.adapters import wheel_download
-from prebuilt_spawner.adapters.memory import MemoryWheelStore
+from prebuilt_spawner.adapters.memory import MemoryCompiler, MemoryWheelStore
 from prebuilt_spawner.adapters.network import NetworkSettings
 from prebuilt_spawner.adapters.wheel_store import DiskWheelStore
 from prebuilt_spawner.build.events import BuildEvent, Phase, ignore
 from prebuilt_spawner.build.interface import WheelStore
+from prebuilt_spawner.environment.base import BaseImage
 from prebuilt_spawner.environment.lock import LockedWheel
 from prebuilt_spawner.errors import (
+    EngineUnavailable,
     IndexUnavailable,
     PrebuiltError,
     StorageFailure,
     SurroundingsError,
     UnbuildableEnvironment,
 )
+from prebuilt_spawner.image.fragment import Fragment
 from tests.index_server import IndexServer, ProxyServer, PublishedFile
 from tests.unit.environment.probes import SITE, make_probe
 
 PROBE = make_probe()
+BASE = BaseImage(
+    reference="base:1",
+    image_id="sha256:" + "a" * 64,
+    digest="b" * 64,
+    diff_ids=("sha256:" + "1" * 64,),
+    config={},
+    os="linux",
+    architecture="amd64",
+)
 
 
 class StoreWorld(Protocol):
@@ -85,6 +97,7 @@ class DiskWorld:
         self.index = index
         self.cache = cache
         self.stores: list[DiskWheelStore] = []
+        self.compiler = MemoryCompiler()
         self.store = self.make()
 
     def make(self, environ: dict[str, str] | None = None, **more: Any) -> DiskWheelStore:
@@ -92,7 +105,7 @@ class DiskWorld:
         network = NetworkSettings.from_environment(
             environ or {}, index_url=more.pop("url", self.index.url), extra_index_urls=None
         )
-        store = DiskWheelStore(network, self.cache, **{"retries": 0, "workers": 1, **more})
+        store = DiskWheelStore(network, self.cache, self.compiler, **{"retries": 0, "workers": 1, **more})
         self.stores.append(store)
         return store
 
@@ -171,14 +184,14 @@ async def failure(awaitable: Any) -> PrebuiltError:
 async def test_each_wheel_becomes_a_fragment_in_the_wheels_order(store_world: StoreWorld) -> None:
     wheels = [store_world.publish(name) for name in ("zeta", "alpha", "mid")]
     await store_world.store.fetch(wheels, report=ignore)
-    fragments = await store_world.store.fragments(wheels, PROBE, report=ignore)
+    fragments = await store_world.store.fragments(wheels, BASE, PROBE, report=ignore)
     assert [fragment.wheel_sha256 for fragment in fragments] == [wheel.sha256 for wheel in wheels]
     assert [fragment.distribution for fragment in fragments] == ["zeta", "alpha", "mid"]
 
 
 async def test_no_wheels_are_no_work(store_world: StoreWorld) -> None:
     await store_world.store.fetch([], report=ignore)
-    assert await store_world.store.fragments([], PROBE, report=ignore) == ()
+    assert await store_world.store.fragments([], BASE, PROBE, report=ignore) == ()
 
 
 async def test_progress_ends_with_everything_done_and_what_is_here_is_not_reported_again(
@@ -193,7 +206,7 @@ async def test_progress_ends_with_everything_done_and_what_is_here_is_not_report
     events.clear()
     await store_world.store.fetch(wheels, report=events.append)
     assert events == []
-    await store_world.store.fragments(wheels, PROBE, report=events.append)
+    await store_world.store.fragments(wheels, BASE, PROBE, report=events.append)
     assert (events[-1].phase, events[-1].done, events[-1].total) == (Phase.PREPARING, 2, 2)
 
 
@@ -204,19 +217,21 @@ async def test_a_wheel_that_cannot_be_had_fails_now_and_may_work_later(store_wor
     await store_world.store.fetch([good], report=ignore)
     store_world.publish_again(bad)
     await store_world.store.fetch([good, bad], report=ignore)
-    assert len(await store_world.store.fragments([good, bad], PROBE, report=ignore)) == 2
+    assert len(await store_world.store.fragments([good, bad], BASE, PROBE, report=ignore)) == 2
 
 
 async def test_a_wheel_that_was_not_fetched_is_a_fault_of_the_storage(store_world: StoreWorld) -> None:
     wheel = store_world.publish("alpha")
-    assert isinstance(await failure(store_world.store.fragments([wheel], PROBE, report=ignore)), StorageFailure)
+    assert isinstance(await failure(store_world.store.fragments([wheel], BASE, PROBE, report=ignore)), StorageFailure)
 
 
 async def test_a_malformed_wheel_is_nobodys_environment(store_world: StoreWorld) -> None:
     wheel = store_world.publish_malformed("broken")
     with suppress(UnbuildableEnvironment):  # the double finds it malformed already here
         await store_world.store.fetch([wheel], report=ignore)
-    assert isinstance(await failure(store_world.store.fragments([wheel], PROBE, report=ignore)), UnbuildableEnvironment)
+    assert isinstance(
+        await failure(store_world.store.fragments([wheel], BASE, PROBE, report=ignore)), UnbuildableEnvironment
+    )
 
 
 # Downloads
@@ -374,7 +389,7 @@ async def test_a_full_disk_is_the_storages_fault(disk: DiskWorld, monkeypatch: p
 async def test_a_cache_that_cannot_be_made_is_the_storages_fault(disk: DiskWorld, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     wheel = disk.publish("alpha")
-    store = DiskWheelStore(NetworkSettings(), tmp_path / "file")
+    store = DiskWheelStore(NetworkSettings(), tmp_path / "file", MemoryCompiler())
     assert isinstance(await failure(store.fetch([wheel], report=ignore)), StorageFailure)
     await store.close()
 
@@ -482,57 +497,92 @@ async def test_the_hubs_own_variables_count_only_through_the_settings(
 # Fragments
 
 
+def bodies(fragment: Fragment) -> list[Path]:
+    """The body of the installed wheel, and that of what was compiled."""
+    return list(dict.fromkeys(file.body for file in fragment.files))
+
+
 async def test_a_fragment_holds_the_wheels_files_where_the_base_wants_them(disk: DiskWorld) -> None:
     wheel = disk.publish("alpha", files={"alpha/__init__.py": "x = 1\n"})
     await disk.store.fetch([wheel], report=ignore)
-    (fragment,) = await disk.store.fragments([wheel], PROBE, report=ignore)
+    (fragment,) = await disk.store.fragments([wheel], BASE, PROBE, report=ignore)
     assert f"{SITE}/alpha/__init__.py".lstrip("/") in {file.path for file in fragment.files}
-    assert fragment.body.stat().st_size == fragment.size_bytes
+    assert sum(body.stat().st_size for body in bodies(fragment)) == fragment.size_bytes
 
 
 async def test_a_fragment_is_made_once_for_each_scheme(disk: DiskWorld) -> None:
     wheel = disk.publish("alpha")
     await disk.store.fetch([wheel], report=ignore)
-    (first,) = await disk.store.fragments([wheel], PROBE, report=ignore)
-    made = first.body.stat().st_ino
-    (again,) = await disk.make().fragments([wheel], PROBE, report=ignore)
+    (first,) = await disk.store.fragments([wheel], BASE, PROBE, report=ignore)
+    made = [body.stat().st_ino for body in bodies(first)]
+    (again,) = await disk.make().fragments([wheel], BASE, PROBE, report=ignore)
     assert again == first
-    assert again.body.stat().st_ino == made
+    assert [body.stat().st_ino for body in bodies(again)] == made
+    assert len(disk.compiler.compiled) == 1
     elsewhere = make_probe(interpreter="/usr/bin/python3")
-    (other,) = await disk.store.fragments([wheel], elsewhere, report=ignore)
-    assert other.body != first.body
+    (other,) = await disk.store.fragments([wheel], BASE, elsewhere, report=ignore)
+    assert set(bodies(other)).isdisjoint(bodies(first))
 
 
+async def test_another_build_of_the_interpreter_compiles_anew_and_installs_nothing_anew(disk: DiskWorld) -> None:
+    wheel = disk.publish("alpha")
+    await disk.store.fetch([wheel], report=ignore)
+    (first,) = await disk.store.fragments([wheel], BASE, PROBE, report=ignore)
+    (other,) = await disk.store.fragments([wheel], BASE, make_probe(build="another"), report=ignore)
+    assert bodies(other)[0] == bodies(first)[0]
+    assert bodies(other)[1] != bodies(first)[1]
+    assert len(disk.compiler.compiled) == 2
+
+
+async def test_a_fragment_has_the_bytecode_of_what_compiles(disk: DiskWorld) -> None:
+    wheel = disk.publish("alpha", files={"alpha/good.py": "x = 1\n", "alpha/bad.py": "x =\n", "alpha/data.txt": "x"})
+    await disk.store.fetch([wheel], report=ignore)
+    (fragment,) = await disk.store.fragments([wheel], BASE, PROBE, report=ignore)
+    compiled = [file.path for file in fragment.files if file.path.endswith(".pyc")]
+    assert compiled == [f"{SITE}/alpha/__pycache__/good.{PROBE.cache_tag}.pyc".lstrip("/")]
+
+
+@pytest.mark.parametrize("part", [0, 1], ids=["installed", "compiled"])
 @pytest.mark.parametrize("damage", ["cut body", "no body", "cut index", "no index", "foreign index"])
-async def test_a_damaged_fragment_is_made_again(disk: DiskWorld, damage: str) -> None:
+async def test_a_damaged_fragment_is_made_again(disk: DiskWorld, damage: str, part: int) -> None:
     wheel, other = disk.publish("alpha"), disk.publish("beta")
     await disk.store.fetch([wheel, other], report=ignore)
-    fragment, foreign = await disk.store.fragments([wheel, other], PROBE, report=ignore)
-    content = fragment.body.read_bytes()
-    index = fragment.body.with_suffix(".json")
+    fragment, foreign = await disk.store.fragments([wheel, other], BASE, PROBE, report=ignore)
+    body = bodies(fragment)[part]
+    contents = [path.read_bytes() for path in bodies(fragment)]
+    index = body.with_suffix(".json")
     match damage:
         case "cut body":
-            os.truncate(fragment.body, 512)
+            os.truncate(body, 512)
         case "no body":
-            fragment.body.unlink()
+            body.unlink()
         case "cut index":
             os.truncate(index, 20)
         case "no index":
             index.unlink()
         case "foreign index":
-            index.write_bytes(foreign.body.with_suffix(".json").read_bytes())
-    (again,) = await disk.store.fragments([wheel], PROBE, report=ignore)
+            index.write_bytes(bodies(foreign)[part].with_suffix(".json").read_bytes())
+    (again,) = await disk.store.fragments([wheel], BASE, PROBE, report=ignore)
     assert again == fragment
-    assert again.body.read_bytes() == content
+    assert [path.read_bytes() for path in bodies(again)] == contents
+
+
+async def test_a_failure_to_compile_is_told_as_it_is_and_forgotten(disk: DiskWorld) -> None:
+    wheel = disk.publish("alpha")
+    await disk.store.fetch([wheel], report=ignore)
+    disk.compiler.switches.failures["compile"] = EngineUnavailable("The container engine cannot be reached.")
+    assert isinstance(await failure(disk.store.fragments([wheel], BASE, PROBE, report=ignore)), EngineUnavailable)
+    del disk.compiler.switches.failures["compile"]
+    assert len(await disk.store.fragments([wheel], BASE, PROBE, report=ignore)) == 1
 
 
 async def test_a_wheel_that_was_damaged_on_the_disk_is_not_held_against_the_user(disk: DiskWorld) -> None:
     wheel = disk.publish("alpha")
     await disk.store.fetch([wheel], report=ignore)
     disk.wheel_path(wheel).write_bytes(bytes(wheel.size_bytes or 0))
-    assert isinstance(await failure(disk.store.fragments([wheel], PROBE, report=ignore)), StorageFailure)
+    assert isinstance(await failure(disk.store.fragments([wheel], BASE, PROBE, report=ignore)), StorageFailure)
     await disk.store.fetch([wheel], report=ignore)
-    assert len(await disk.store.fragments([wheel], PROBE, report=ignore)) == 1
+    assert len(await disk.store.fragments([wheel], BASE, PROBE, report=ignore)) == 1
 
 
 async def test_two_stores_on_one_folder_do_not_disturb_each_other(disk: DiskWorld) -> None:
@@ -541,7 +591,7 @@ async def test_two_stores_on_one_folder_do_not_disturb_each_other(disk: DiskWorl
 
     async def both_steps(store: DiskWheelStore) -> Any:
         await store.fetch(wheels, report=ignore)
-        return await store.fragments(wheels, PROBE, report=ignore)
+        return await store.fragments(wheels, BASE, PROBE, report=ignore)
 
     one, other = await asyncio.gather(*map(both_steps, stores))
     assert one == other
@@ -563,9 +613,9 @@ def worker_ids() -> set[int]:
 async def test_a_worker_is_kept_for_the_next_wheel_and_ended_with_the_store(disk: DiskWorld) -> None:
     wheels = [disk.publish("alpha"), disk.publish("beta")]
     await disk.store.fetch(wheels, report=ignore)
-    await disk.store.fragments(wheels[:1], PROBE, report=ignore)
+    await disk.store.fragments(wheels[:1], BASE, PROBE, report=ignore)
     first = worker_ids()
-    await disk.store.fragments(wheels[1:], PROBE, report=ignore)
+    await disk.store.fragments(wheels[1:], BASE, PROBE, report=ignore)
     assert len(first) == 1
     assert worker_ids() == first
     await disk.store.close()
@@ -576,7 +626,7 @@ async def test_a_worker_does_not_get_the_hubs_secrets(disk: DiskWorld, monkeypat
     monkeypatch.setenv("CONFIGPROXY_AUTH_TOKEN", "s3cret")
     wheel = disk.publish("alpha")
     await disk.store.fetch([wheel], report=ignore)
-    await disk.store.fragments([wheel], PROBE, report=ignore)
+    await disk.store.fragments([wheel], BASE, PROBE, report=ignore)
     (worker,) = worker_ids()
     assert b"s3cret" not in await asyncio.to_thread(Path(f"/proc/{worker}/environ").read_bytes)
 
@@ -584,33 +634,33 @@ async def test_a_worker_does_not_get_the_hubs_secrets(disk: DiskWorld, monkeypat
 async def test_a_cancelled_preparation_ends_its_worker(disk: DiskWorld) -> None:
     wheels = [disk.publish("alpha"), disk.publish("beta")]
     await disk.store.fetch(wheels, report=ignore)
-    await disk.store.fragments(wheels[:1], PROBE, report=ignore)
+    await disk.store.fragments(wheels[:1], BASE, PROBE, report=ignore)
     (worker,) = worker_ids()
     os.kill(worker, signal.SIGSTOP)  # so that its next job does not end
-    task = asyncio.create_task(disk.store.fragments(wheels[1:], PROBE, report=ignore))
+    task = asyncio.create_task(disk.store.fragments(wheels[1:], BASE, PROBE, report=ignore))
     done, _ = await asyncio.wait([task], timeout=0.2)
     assert not done
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     await until(lambda: not worker_ids())
-    assert len(await disk.store.fragments(wheels, PROBE, report=ignore)) == 2
+    assert len(await disk.store.fragments(wheels, BASE, PROBE, report=ignore)) == 2
 
 
 async def test_a_worker_that_dies_is_no_fault_of_the_user_and_the_next_one_works(disk: DiskWorld) -> None:
     wheels = [disk.publish("alpha"), disk.publish("beta")]
     await disk.store.fetch(wheels, report=ignore)
-    await disk.store.fragments(wheels[:1], PROBE, report=ignore)
+    await disk.store.fragments(wheels[:1], BASE, PROBE, report=ignore)
     (worker,) = worker_ids()
     os.kill(worker, signal.SIGSTOP)
-    task = asyncio.create_task(disk.store.fragments(wheels[1:], PROBE, report=ignore))
+    task = asyncio.create_task(disk.store.fragments(wheels[1:], BASE, PROBE, report=ignore))
     await asyncio.sleep(0)
     os.kill(worker, signal.SIGKILL)
     error = await failure(task)
     assert isinstance(error, SurroundingsError)
     assert "beta" in error.message
     assert "SIGKILL" in error.detail
-    assert len(await disk.store.fragments(wheels, PROBE, report=ignore)) == 2
+    assert len(await disk.store.fragments(wheels, BASE, PROBE, report=ignore)) == 2
 
 
 async def test_closing_ends_what_runs(disk: DiskWorld) -> None:

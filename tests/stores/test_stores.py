@@ -16,6 +16,7 @@ from pathlib import Path
 import docker
 import pytest
 
+from prebuilt_spawner.adapters.docker_compiler import DockerCompiler
 from prebuilt_spawner.adapters.docker_engine import DockerEngine
 from prebuilt_spawner.adapters.network import NetworkSettings
 from prebuilt_spawner.adapters.uv_resolver import UvResolver
@@ -62,7 +63,8 @@ async def _ensure(address: str, folder: Path, base: str) -> Environment:
     """The environment of `REQUEST`, from a hub's parts with empty caches and an empty ledger."""
     network = NetworkSettings.from_environment(os.environ, index_url=None, extra_index_urls=())
     engine = DockerEngine(repository=REPOSITORY, cache_dir=folder, client_kwargs={"base_url": address})
-    wheel_store = DiskWheelStore(network, folder)
+    compiler = DockerCompiler(client_kwargs={"base_url": address}, labels={"prebuilt_spawner.test": RUN})
+    wheel_store = DiskWheelStore(network, folder, compiler)
     ledger = SqlLedger(f"sqlite:///{folder}/ledger.sqlite")
     manager = BuildManager(
         engine=engine,

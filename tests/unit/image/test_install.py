@@ -3,7 +3,7 @@
 import base64
 import csv
 import hashlib
-import json
+import io
 import os
 import stat
 import subprocess
@@ -17,12 +17,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prebuilt_spawner.environment.base import InstallScheme
-from prebuilt_spawner.image.fragment import fragment_from_json, fragment_key, fragment_to_json
-from prebuilt_spawner.image.install import make_fragment, shebang
+from prebuilt_spawner.image.bytecode import with_bytecode
+from prebuilt_spawner.image.install import install_wheel, shebang
 from prebuilt_spawner.image.layer import LAYOUT_VERSION
 from prebuilt_spawner.image.wheel import path_flaw
 
-from .wheels import INTERPRETER, SCHEME, SITE, Member, installed, make_probe, make_wheel, tree
+from .wheels import (
+    INTERPRETER,
+    SCHEME,
+    SITE,
+    Member,
+    fragment_bytes,
+    installed,
+    installed_wheel,
+    make_wheel,
+    tree,
+)
 
 IN_SITE = SITE[1:]
 EXECUTABLE = stat.S_IFREG | 0o755
@@ -98,15 +108,21 @@ def test_record_lists_every_file_with_its_hash_and_size(tmp_path: Path) -> None:
 
 
 def test_a_fragment_is_sorted_and_without_gaps(tmp_path: Path) -> None:
-    """Files are in the order of their paths and cover the body; there are no folders in it."""
-    fragment = installed(make_wheel(tmp_path, FULL_WHEEL, entry_points=ENTRY_POINTS), tmp_path)
-    paths = [file.path for file in fragment.files]
-    assert paths == sorted(paths)
-    end = 0
-    for file in fragment.files:
-        assert file.offset_bytes == end
-        end += file.length_bytes
-    assert end == fragment.body.stat().st_size == fragment.size_bytes
+    """Files are in the order of their paths and cover their body, in each part; there are no folders in it."""
+    wheel = installed_wheel(make_wheel(tmp_path, FULL_WHEEL, entry_points=ENTRY_POINTS), tmp_path)
+    fragment = with_bytecode(wheel, {f"{IN_SITE}/b.pyc": b"b", f"{IN_SITE}/a.pyc": b"a"}, body=tmp_path / "compiled")
+    parts = wheel.files, fragment.files[len(wheel.files) :]
+    assert fragment.files[: len(wheel.files)] == wheel.files
+    for files in parts:
+        paths = [file.path for file in files]
+        assert paths == sorted(paths)
+        end = 0
+        for file in files:
+            assert file.offset_bytes == end
+            end += file.length_bytes
+        assert {file.body for file in files} == {files[0].body}
+        assert end == files[0].body.stat().st_size
+    assert fragment.size_bytes == sum(part[0].body.stat().st_size for part in parts)
 
 
 @pytest.mark.parametrize("interpreter", [INTERPRETER, "/opt/my env/bin/python3", f"/opt/{'long' * 40}/bin/python3"])
@@ -238,7 +254,7 @@ def test_hashes_of_other_kinds_are_checked_and_kept(tmp_path: Path) -> None:
 def test_the_same_bytes_whatever_surrounds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Time zone, umask, locale, clock and the body's place do not show in the body."""
     wheel = make_wheel(tmp_path, FULL_WHEEL, entry_points=ENTRY_POINTS)
-    first = installed(wheel, tmp_path).body.read_bytes()
+    first = fragment_bytes(installed(wheel, tmp_path))
     other = tmp_path / "other"
     other.mkdir()
     monkeypatch.setenv("TZ", "Pacific/Kiritimati")
@@ -247,7 +263,7 @@ def test_the_same_bytes_whatever_surrounds_it(tmp_path: Path, monkeypatch: pytes
     time.tzset()
     umask = os.umask(0o077)
     try:
-        second = installed(wheel, other).body.read_bytes()
+        second = fragment_bytes(installed(wheel, other))
     finally:
         os.umask(umask)
         monkeypatch.undo()
@@ -261,9 +277,9 @@ def test_the_layout_is_pinned(tmp_path: Path) -> None:
     When they have to change, `LAYOUT_VERSION` counts up: images that exist keep their names and their content.
     """
     wheel = make_wheel(tmp_path, FULL_WHEEL, entry_points=ENTRY_POINTS)
-    assert LAYOUT_VERSION == 1
-    assert hashlib.sha256(installed(wheel, tmp_path).body.read_bytes()).hexdigest() == (
-        "d2934e9ab8b42c2bbe6d79e7bd3d742409a0ea506915edd7066a200f20b5fbdb"
+    assert LAYOUT_VERSION == 2
+    assert hashlib.sha256(fragment_bytes(installed(wheel, tmp_path))).hexdigest() == (
+        "7ea15c9dc240fbc4ff3fc58a101a37e789475b7b7ba67b94c035ff22ce9fa3ab"
     )
 
 
@@ -271,7 +287,7 @@ def test_gnu_tar_unpacks_a_fragment(tmp_path: Path) -> None:
     """GNU tar makes the same files of it as the standard library."""
     fragment = installed(make_wheel(tmp_path, FULL_WHEEL), tmp_path)
     whole = tmp_path / "whole.tar"
-    whole.write_bytes(fragment.body.read_bytes() + bytes(1024))
+    whole.write_bytes(fragment_bytes(fragment) + bytes(1024))
     target = tmp_path / "target"
     target.mkdir()
     subprocess.run(["tar", "-xf", whole, "-C", target], check=True)
@@ -296,43 +312,6 @@ def test_odd_names_arrive_as_they_are(files: dict[str, bytes], tmp_path_factory:
     }
 
 
-def test_the_index_gives_the_fragment_back(tmp_path: Path) -> None:
-    """`fragment_from_json` undoes `fragment_to_json`, also after both files were moved; damage is a ValueError."""
-    fragment = installed(make_wheel(tmp_path, FULL_WHEEL), tmp_path)
-    index = fragment_to_json(fragment)
-    assert fragment_from_json(index, body=fragment.body) == fragment
-    assert fragment_from_json(index, body=Path("/elsewhere")).body == Path("/elsewhere")
-    damaged = [
-        index[:-1],
-        b"",
-        b"[]",
-        b"{}",
-        json.dumps({**json.loads(index), "version": 0}).encode(),
-        b'{"version": 1, "files": [[1]]}',
-    ]
-    for bad in damaged:
-        with pytest.raises(ValueError):  # noqa: PT011 - the class is what is promised
-            fragment_from_json(bad, body=fragment.body)
-
-
-def test_keys_tell_apart_what_gives_different_fragments() -> None:
-    """Another wheel, scheme, interpreter or Python minor has another key; another patch version or package has not."""
-    probe = make_probe()
-    key = fragment_key("0" * 64, probe)
-    others = [
-        fragment_key("1" * 64, probe),
-        fragment_key("0" * 64, make_probe(interpreter="/usr/bin/python3")),
-        fragment_key("0" * 64, make_probe(python_version="3.12.2")),
-        fragment_key(
-            "0" * 64,
-            make_probe(scheme=InstallScheme(purelib="/a", platlib="/b", headers="/c", scripts="/d", data="/e")),
-        ),
-    ]
-    assert len({key, *others}) == len(others) + 1
-    assert fragment_key("0" * 64, make_probe(python_version="3.11.9", uid=5)) == key
-    assert len(key) == 64
-
-
 def test_a_body_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     """Where the wheel turns out bad in the middle, no file is left, and an older body stays as it was."""
     wheel = make_wheel(tmp_path, {"a.py": b"good", "b.py": Member(b"bad", record="sha256=AAAA,3")})
@@ -341,7 +320,7 @@ def test_a_body_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     body = folder / "body.tar"
     body.write_bytes(b"older")
     with pytest.raises(Exception, match="demo-pkg"):
-        make_fragment(wheel, wheel_sha256="0" * 64, scheme=SCHEME, interpreter=INTERPRETER, body=body)
+        install_wheel(wheel, wheel_sha256="0" * 64, scheme=SCHEME, interpreter=INTERPRETER, body=body)
     assert [path.name for path in folder.iterdir()] == ["body.tar"]
     assert body.read_bytes() == b"older"
 
@@ -351,4 +330,4 @@ def test_tarfile_reads_the_fragments_of_long_names(tmp_path: Path) -> None:
     deep = "/".join(["folder-with-a-long-name"] * 20) + "/file.py"
     fragment = installed(make_wheel(tmp_path, {deep: b"deep"}), tmp_path)
     assert tree(fragment)[f"{IN_SITE}/{deep}"] == (0o644, b"deep")
-    assert tarfile.is_tarfile(fragment.body)
+    assert tarfile.is_tarfile(io.BytesIO(fragment_bytes(fragment)))

@@ -3,16 +3,17 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from prebuilt_spawner.errors import PrebuiltError, StorageFailure, UnbuildableEnvironment
-from prebuilt_spawner.image.fragment import fragment_from_json
+from prebuilt_spawner.image.fragment import installed_from_json
 from prebuilt_spawner.image.worker import answer
 from prebuilt_spawner.image.worker_protocol import (
     Answer,
-    FragmentJob,
+    InstallJob,
     decode_answer,
     decode_job,
     encode_answer,
@@ -22,10 +23,10 @@ from prebuilt_spawner.image.worker_protocol import (
     worker_command,
 )
 
-from .wheels import installed, make_probe, make_wheel
+from .wheels import installed_wheel, make_probe, make_wheel
 
 
-def job_of(wheel: Path, folder: Path) -> FragmentJob:
+def job_of(wheel: Path, folder: Path) -> InstallJob:
     """A job whose results go into this folder."""
     return job_for(
         wheel=wheel, wheel_sha256="0" * 64, probe=make_probe(), body=folder / "body.tar", index=folder / "index.json"
@@ -84,9 +85,12 @@ def test_a_worker_answers_job_after_job(tmp_path: Path) -> None:
     assert "Traceback" in said[2].detail
     assert "Traceback" not in said[2].message
     assert str(tmp_path) not in said[1].message + said[2].message
-    fragment = fragment_from_json((folders[0] / "index.json").read_bytes(), body=folders[0] / "body.tar")
-    assert fragment.files == installed(good, tmp_path).files
-    assert fragment.body.read_bytes() == installed(good, tmp_path).body.read_bytes()
+    found = installed_from_json((folders[0] / "index.json").read_bytes(), body=folders[0] / "body.tar")
+    expected = installed_wheel(good, tmp_path)
+    assert found == replace(
+        expected, body=found.body, files=tuple(replace(file, body=found.body) for file in expected.files)
+    )
+    assert found.body.read_bytes() == expected.body.read_bytes()
     assert list(folders[1].iterdir()) == []
 
 
@@ -95,8 +99,8 @@ def test_what_libraries_print_is_not_taken_for_answers(tmp_path: Path) -> None:
     wheel = make_wheel(tmp_path, {"demo.py": b"x"})
     program = (
         "import prebuilt_spawner.image.worker as worker\n"
-        "make = worker.make_fragment\n"
-        "worker.make_fragment = lambda *args, **options: (print('babble'), make(*args, **options))[1]\n"
+        "install = worker.install_wheel\n"
+        "worker.install_wheel = lambda *args, **options: (print('babble'), install(*args, **options))[1]\n"
         "worker.main()\n"
     )
     done = subprocess.run(

@@ -22,9 +22,10 @@ from prebuilt_spawner.environment.base import (
 )
 from prebuilt_spawner.environment.lock import Lock, LockedWheel
 from prebuilt_spawner.image.archive import read_parts
-from prebuilt_spawner.image.fragment import Fragment
-from prebuilt_spawner.image.install import make_fragment
-from prebuilt_spawner.image.layer import Layer
+from prebuilt_spawner.image.bytecode import with_bytecode
+from prebuilt_spawner.image.fragment import Fragment, InstalledWheel
+from prebuilt_spawner.image.install import install_wheel
+from prebuilt_spawner.image.layer import FileRange, Layer
 
 SITE = "/opt/env/lib/python3.11/site-packages"
 SCHEME = InstallScheme(
@@ -96,10 +97,24 @@ def _write(archive: zipfile.ZipFile, path: str, member: Member) -> None:
     archive.writestr(info, member.content)
 
 
-def installed(wheel: Path, folder: Path, **options: Any) -> Fragment:
-    """The wheel's fragment in `SCHEME`."""
+def installed_wheel(wheel: Path, folder: Path, **options: Any) -> InstalledWheel:
+    """The wheel as it is installed in `SCHEME`, before anything is compiled."""
     settings: dict[str, Any] = {"scheme": SCHEME, "interpreter": INTERPRETER, **options}
-    return make_fragment(wheel, wheel_sha256="0" * 64, body=folder / f"{wheel.name}.tar", **settings)
+    return install_wheel(wheel, wheel_sha256="0" * 64, body=folder / f"{wheel.name}.tar", **settings)
+
+
+def installed(wheel: Path, folder: Path, **options: Any) -> Fragment:
+    """The wheel's fragment in `SCHEME`, of which nothing is compiled."""
+    return with_bytecode(installed_wheel(wheel, folder, **options), {}, body=folder / f"{wheel.name}.compiled.tar")
+
+
+def fragment_bytes(fragment: Fragment) -> bytes:
+    """All tar entries of a fragment."""
+    ranges = [
+        FileRange(path=file.body, offset_bytes=file.offset_bytes, length_bytes=file.length_bytes)
+        for file in fragment.files
+    ]
+    return b"".join(read_parts(ranges))
 
 
 def fragment_of(folder: Path, name: str, files: Mapping[str, bytes | Member], **options: Any) -> Fragment:
@@ -118,7 +133,7 @@ def entries(tar: bytes) -> list[tarfile.TarInfo]:
 def tree(fragment: Fragment) -> dict[str, tuple[int, bytes]]:
     """Mode and content by path."""
     found = {}
-    with tarfile.open(fileobj=io.BytesIO(fragment.body.read_bytes() + bytes(1024))) as archive:
+    with tarfile.open(fileobj=io.BytesIO(fragment_bytes(fragment) + bytes(1024))) as archive:
         for entry in archive:
             stream = archive.extractfile(entry)
             assert stream is not None

@@ -1,4 +1,4 @@
-"""The processes that turn wheels into fragments: a few, started when needed, kept a while, ended when in doubt."""
+"""The processes that install wheels into tar entries: a few, started when needed, kept a while, ended when in doubt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import IO
 
 from ..errors import SurroundingsError
-from ..image.worker_protocol import FragmentJob, decode_answer, encode_job, raise_for, worker_command
+from ..image.worker_protocol import InstallJob, decode_answer, encode_job, raise_for, worker_command
 
 _MAX_ANSWER_BYTES = 1024 * 1024
 _SHOWN_BYTES = 4000
@@ -19,7 +19,7 @@ _SHOWN_BYTES = 4000
 _PASSED_ON = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR")
 
 
-class FragmentWorkers:
+class InstallWorkers:
     """At most `count` worker processes, each with one job at a time.
 
     Args:
@@ -34,12 +34,12 @@ class FragmentWorkers:
         self._working: set[_Worker] = set()
         self._reaping: set[asyncio.Task[None]] = set()
 
-    async def run(self, job: FragmentJob) -> None:
+    async def run(self, job: InstallJob) -> None:
         """Do the job, after those that were given before. A worker whose job is cancelled is ended.
 
         Raises:
             UnbuildableEnvironment: The wheel cannot be installed.
-            StorageFailure: The fragment cannot be written.
+            StorageFailure: Its files cannot be written.
             SurroundingsError: The worker ended without an answer.
         """
         async with self._slots, self._worker() as worker:
@@ -47,7 +47,7 @@ class FragmentWorkers:
         if not answer:
             raise SurroundingsError(
                 f"The package in {job.wheel.name} could not be prepared. Please tell the administrator of this hub.",
-                detail=f"The fragment worker {worker.last_words()}",
+                detail=f"The install worker {worker.last_words()}",
             )
         raise_for(decode_answer(answer))
 
