@@ -7,7 +7,7 @@ that is cancelled stops its threads' and processes' work soon after.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,6 +17,7 @@ from ..environment.lock import Lock, LockedWheel
 from ..image.bytecode import Module
 from ..image.fragment import Fragment
 from ..image.layer import ImagePlan
+from ..image.stacking import Stack
 from .events import Report
 
 
@@ -231,6 +232,20 @@ class Ledger(Protocol):
 
     async def record_environment(self, *, digest: str, base_digest: str, lock: Lock, size_bytes: int) -> None:
         """An environment was made or used now."""
+
+    async def record_image(
+        self, stack: Stack, *, layout_version: int, base_digest: str, lock: Lock, size_bytes: int
+    ) -> None:
+        """The image of an environment was made, with these layers on its base."""
+
+    async def stacks(
+        self, *, base_digest: str, layout_version: int, wheels: Collection[str], limit: int = 20
+    ) -> Sequence[Stack]:
+        """The stacks on this base that have most of these wheels (SHA-256), of this layout version. Whether their
+        images still exist, the engine knows."""
+
+    async def popularity(self, wheels: Collection[str]) -> Mapping[str, int]:
+        """How many recorded stacks have a wheel, by its SHA-256; those that none has may be left out."""
 
     async def close(self) -> None:
         """Release connections."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
 
 from .._version import __version__
 from ..environment.base import BaseImage, BaseProbe
@@ -13,15 +14,20 @@ from ..environment.closure import protected_closure
 from ..environment.digest import environment_digest
 from ..environment.lock import Lock
 from ..environment.reference import environment_reference
+from ..errors import LayersGone
 from ..image.files import own_files
 from ..image.fragment import Fragment
 from ..image.layer import LAYOUT_VERSION, ImagePlan
 from ..image.names import BASE_DIGEST_LABEL, DIGEST_LABEL, PACKAGES_LABEL, VERSION_LABEL
-from ..image.plan import plan_image
+from ..image.plan import Contents, contents
+from ..image.stacking import Stack, StackedLayer
 from .events import BuildEvent, Phase, Report
-from .interface import DerivedImage, Engine, WheelStore
+from .interface import DerivedImage, Engine, Ledger, WheelStore
 
 _log = logging.getLogger(__name__)
+
+_MAX_LOOKS = 5
+"""How many images are looked for before an environment is stacked on its base alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +100,14 @@ class Provider:
         *,
         engine: Engine,
         wheel_store: WheelStore,
+        ledger: Ledger,
         repository: str,
         immutable: bool = True,
         protected: frozenset[str] = frozenset(),
     ) -> None:
         self._engine = engine
         self._wheel_store = wheel_store
+        self._ledger = ledger
         self._repository = repository
         self._immutable = immutable
         self._protected = protected
@@ -123,16 +131,37 @@ class Provider:
     async def make(self, environment: Environment, *, report: Report) -> DerivedImage:
         """Make the environment's image and name it. Leaves nothing without a name behind, whatever happens.
 
+        Where layers go away meanwhile (somebody prunes the engine), it is planned once more.
+
         Raises:
             PrebuiltError: See `prebuilt_spawner.build.interface` for which come from where.
         """
         _log.info("Building %s: %s", environment.image, ", ".join(environment.lock.packages) or "no packages")
-        async with self._engine.hold(environment.base.image_id):
-            await self._wheel_store.fetch(environment.lock.wheels, report=report)
-            fragments = await self._wheel_store.fragments(
-                environment.lock.wheels, environment.base, environment.probe, report=report
+        try:
+            named = await self._made(environment, stacking=True, report=report)
+        except LayersGone as error:
+            _log.warning("Building %s once more: %s (%s)", environment.image, error.message, error.detail)
+            named = await self._made(await self._on_present_base(environment), stacking=False, report=report)
+        report(BuildEvent(phase=Phase.READY, message="The image is ready"))
+        _log.info("Built %s (%s)", environment.image, named.image_id)
+        return named
+
+    async def _made(self, environment: Environment, *, stacking: bool, report: Report) -> DerivedImage:
+        wheels = environment.lock.wheels
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._engine.hold(environment.base.image_id))
+            await self._wheel_store.fetch(wheels, report=report)
+            fragments = await self._wheel_store.fragments(wheels, environment.base, environment.probe, report=report)
+            what = await asyncio.to_thread(self._contents, environment, fragments)
+            below = await self._lower(what, held) if stacking else None
+            plan = await asyncio.to_thread(
+                what.plan,
+                labels=_labels(environment),
+                environment={"PYTHONNOUSERSITE": "1"} if self._immutable else {},
+                digest=environment.digest,
+                below=below,
+                popularity=await self._ledger.popularity([wheel.sha256 for wheel in wheels]),
             )
-            plan = await asyncio.to_thread(self._plan, environment, fragments)
             image = await self._engine.assemble(plan, report=report)
             try:
                 named = await self._engine.tag(image, environment.image)
@@ -141,12 +170,44 @@ class Provider:
                 raise
         if named.image_id != image.image_id:
             await self._engine.discard(image)
-        report(BuildEvent(phase=Phase.READY, message="The image is ready"))
-        _log.info("Built %s (%s)", environment.image, named.image_id)
+            return named
+        stack = _stack_of(image, plan, below[0].layers if below is not None else ())
+        if stack is not None:
+            await self._ledger.record_image(
+                stack,
+                layout_version=LAYOUT_VERSION,
+                base_digest=environment.base.digest,
+                lock=environment.lock,
+                size_bytes=image.size_bytes,
+            )
         return named
 
-    def _plan(self, environment: Environment, fragments: tuple[Fragment, ...]) -> ImagePlan:
-        return plan_image(
+    async def _on_present_base(self, environment: Environment) -> Environment:
+        """The same on its base as it is there now, pulled again where it had gone."""
+        base = await self._engine.resolve_base(environment.base.reference)
+        if base.digest != environment.base.digest:
+            raise LayersGone(f"The base image {base.reference} was replaced just now. Start again.")
+        return replace(environment, base=base)
+
+    async def _lower(self, what: Contents, held: AsyncExitStack) -> tuple[Stack, str] | None:
+        """What exists of what the environment can be stacked on, held, and the ID of its image."""
+        base = what.base
+        known = await self._ledger.stacks(
+            base_digest=base.digest,
+            layout_version=LAYOUT_VERSION,
+            wheels=[fragment.wheel_sha256 for fragment in what.fragments],
+        )
+        for stack in what.stacks(known)[:_MAX_LOOKS]:
+            image = await self._engine.find(environment_reference(self._repository, stack.digest))
+            wanted = (*base.diff_ids, *(layer.diff_id for layer in stack.layers))
+            if image is not None and image.diff_ids[: len(wanted)] == wanted:
+                with suppress(LayersGone):
+                    await held.enter_async_context(self._engine.hold(image.image_id))
+                    return stack, image.image_id
+        return None
+
+    def _contents(self, environment: Environment, fragments: tuple[Fragment, ...]) -> Contents:
+        return contents(
             base=environment.base,
             probe=environment.probe,
             lock=environment.lock,
@@ -158,11 +219,20 @@ class Provider:
                 immutable=self._immutable,
                 version=__version__,
             ),
-            labels=_labels(environment),
-            environment={"PYTHONNOUSERSITE": "1"} if self._immutable else {},
-            digest=environment.digest,
             protected=protected_closure(self._protected, environment.probe),
         )
+
+
+def _stack_of(image: DerivedImage, plan: ImagePlan, below: tuple[StackedLayer, ...]) -> Stack | None:
+    """The layers that others can be stacked on: all but the notes, which are the last. None where the engine made other
+    layers of the plan."""
+    diff_ids = image.diff_ids[len(plan.lower.diff_ids) :]
+    if len(diff_ids) != len(plan.layers):
+        return None
+    layers = (
+        StackedLayer(diff_id=diff_id, wheels=layer.wheels) for diff_id, layer in zip(diff_ids, plan.layers, strict=True)
+    )
+    return Stack(digest=plan.digest, layers=(*below, *layers)[:-1])
 
 
 def _labels(environment: Environment) -> dict[str, str]:

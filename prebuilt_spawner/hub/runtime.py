@@ -81,6 +81,7 @@ async def build_manager(settings: RuntimeSettings) -> BuildManager:
         provider=Provider(
             engine=engine,
             wheel_store=wheel_store,
+            ledger=ledger,
             repository=settings.repository,
             immutable=settings.immutable,
             protected=frozenset(canonicalize_name(name) for name in PROTECTED),

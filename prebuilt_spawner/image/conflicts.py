@@ -89,7 +89,8 @@ class _Check:
             _conflict(name, self._accepted[spelling][0], path, "in spellings that differ only in case")
         if path in self._accepted:
             other, same = self._accepted[path]
-            if (same.sha256, same.size_bytes, same.mode) != (file.sha256, file.size_bytes, file.mode):
+            # Bytecode of equal sources is equal enough: before Python 3.11 it depends on what was compiled before.
+            if not _is_bytecode(path) and (same.sha256, same.mode) != (file.sha256, file.mode):
                 _conflict(name, other, path, "with different content")
             return False
         self._check_folders(name, path)
@@ -164,6 +165,11 @@ class _Check:
             f'{name} has a file "{printable(path)}" that belongs to {owner} in the base image. '
             f"Leave {name} out, or ask for another version of {name} or {owner}."
         )
+
+
+def _is_bytecode(path: str) -> bool:
+    folder, _, name = path.rpartition("/")
+    return folder.endswith("/__pycache__") and name.endswith(".pyc")
 
 
 def _hides(name: str, path: str, owner: str) -> NoReturn:

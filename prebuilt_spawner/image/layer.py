@@ -35,10 +35,12 @@ class Layer:
     Attributes:
         comment: What it holds, for the image's history.
         parts: Its bytes, in order.
+        wheels: SHA-256 of the wheels whose fragments it holds, each whole.
     """
 
     comment: str
     parts: tuple[Part, ...]
+    wheels: frozenset[str] = frozenset()
 
     @property
     def size_bytes(self) -> int:

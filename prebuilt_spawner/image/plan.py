@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from ..environment.base import BaseImage, BaseProbe, FolderEntry
 from ..environment.lock import Lock
-from .conflicts import FragmentPart, without_conflicts
+from .archive import layer_digest
+from .conflicts import without_conflicts
 from .fragment import Fragment
 from .layer import FileRange, ImagePlan, Layer, LowerLayers, Part
-from .replacement import RealPaths, parents, replacement
+from .replacement import RealPaths, Replacement, parents, replacement
+from .stacking import Stack, best_first
 from .tar import END_OF_ARCHIVE, padding, tar_header
 
 HEAVY_FRAGMENT_BYTES = 10 * 1024**2
@@ -24,6 +27,143 @@ _OTHER_LAYERS = 3
 """Whiteouts, light wheels, our own files."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What an environment adds to its base, checked: everything but how it is laid out in layers.
+
+    Attributes:
+        base: What lies below.
+        probe: What is in it.
+        lock: What is installed.
+        fragments: One for each wheel of the lock, by name of their distribution.
+        replaced: What goes from the base.
+        own_files: Our files by path, absolute without the leading slash, links of the base resolved.
+    """
+
+    base: BaseImage
+    probe: BaseProbe
+    lock: Lock
+    fragments: tuple[Fragment, ...]
+    replaced: Replacement
+    own_files: Mapping[str, bytes]
+
+    def stacks(self, known: Iterable[Stack]) -> list[Stack]:
+        """What of these images the environment can be stacked on, those that save most first."""
+        whiteouts = self._whiteouts(frozenset())
+        return best_first(
+            known,
+            sizes_bytes={fragment.wheel_sha256: fragment.size_bytes for fragment in self.fragments},
+            whiteouts=None if whiteouts is None else layer_digest(whiteouts),
+            max_layers=MAX_LAYERS - len(self.base.diff_ids) - _OTHER_LAYERS,
+        )
+
+    def plan(
+        self,
+        *,
+        labels: Mapping[str, str],
+        environment: Mapping[str, str],
+        digest: str,
+        below: tuple[Stack, str] | None = None,
+        popularity: Mapping[str, int] | None = None,
+    ) -> ImagePlan:
+        """An image of it. The files are the same whatever it is stacked on and however popular its wheels are.
+
+        Lowest first: whiteouts of what is replaced, alone; a layer for each heavy wheel, those first that most
+        environments have; one for all others; one for our own files. A group that is empty makes no layer. In each
+        layer every folder has one entry, before its content and as the base has it; no path is there twice. A layer
+        holds each of its wheels whole, so that it can lie below other environments.
+
+        Args:
+            labels, environment: Added to the base's.
+            digest: The environment digest, 64 hex digits.
+            below: One of `stacks`, and the ID of the image that has it; None for the base.
+            popularity: How many environments have a wheel, by its SHA-256.
+        """
+        stack, image_id = below if below is not None else (Stack(digest=digest, layers=()), self.base.image_id)
+        diff_ids = (*self.base.diff_ids, *(layer.diff_id for layer in stack.layers))
+        missing = [fragment for fragment in self.fragments if fragment.wheel_sha256 not in stack.wheels]
+        heavy, light = _by_weight(missing, popularity or {}, room=MAX_LAYERS - len(diff_ids) - _OTHER_LAYERS)
+        takes_away = any(not layer.wheels for layer in stack.layers)
+        layers = [
+            None if takes_away else self._whiteouts(stack.wheels),
+            *(self._fragment_layer([fragment]) for fragment in heavy),
+            self._fragment_layer(light),
+            _small_layer("what this image is made of", self.own_files, probe=self.probe),
+        ]
+        return ImagePlan(
+            base=self.base,
+            lower=LowerLayers(image_id=image_id, diff_ids=diff_ids),
+            layers=tuple(layer for layer in layers if layer is not None),
+            labels=dict(labels),
+            environment=dict(environment),
+            digest=digest,
+        )
+
+    def _whiteouts(self, present: frozenset[str]) -> Layer | None:
+        """Empty files named `.wh.<name>` (OCI image spec, "Whiteouts"), in entries for folders that the base has.
+
+        Not for what the wheels that are present below have put into the place of the base's.
+        """
+        kept = {file.path for each in self.fragments if each.wheel_sha256 in present for file in each.files}
+        whiteouts = {}
+        for path in self.replaced.removed - kept:
+            folder, slash, name = path.rpartition("/")
+            whiteouts[f"{folder}{slash}.wh.{name}"] = b""
+        names = " ".join(sorted(self.replaced.former))
+        return _small_layer(f"without the base's {names}", whiteouts, probe=self.probe)
+
+    def _fragment_layer(self, fragments: Sequence[Fragment]) -> Layer | None:
+        pins = self.lock.pins
+        names = [fragment.distribution for fragment in fragments]
+        comment = " ".join(f"{name}=={pins[name]}" if name in pins else name for name in names)
+        # What several wheels have to the byte is kept once; each of them is whole with the others.
+        files = {file.path: file for fragment in reversed(fragments) for file in fragment.files}
+        ranges = [
+            FileRange(path=file.body, offset_bytes=file.offset_bytes, length_bytes=file.length_bytes)
+            for fragment in fragments
+            for file in fragment.files
+            if files[file.path] is file
+        ]
+        wheels = frozenset(fragment.wheel_sha256 for fragment in fragments)
+        return _layer(comment, files, _coalesced(ranges), probe=self.probe, wheels=wheels)
+
+
+def contents(
+    *,
+    base: BaseImage,
+    probe: BaseProbe,
+    lock: Lock,
+    fragments: Sequence[Fragment],
+    own_files: Mapping[str, bytes],
+    protected: frozenset[str] = frozenset(),
+) -> Contents:
+    """Check that the wheels can live together and in the base.
+
+    Args:
+        base: What lies below.
+        probe: What is in it.
+        lock: What is installed.
+        fragments: One for each wheel of the lock.
+        own_files: Our files by path, absolute without the leading slash.
+        protected: Normalised names of the distributions that the server is made of, and of all that they need.
+
+    Raises:
+        UnbuildableEnvironment: They cannot.
+    """
+    real = RealPaths(probe.links)
+    ours = {real(path): content for path, content in own_files.items()}
+    replaced = replacement(probe, lock)
+    without_conflicts(fragments, probe=probe, replaced=replaced, own_paths=ours, protected=protected)
+    return Contents(
+        base=base,
+        probe=probe,
+        lock=lock,
+        fragments=tuple(sorted(fragments, key=lambda fragment: fragment.distribution)),
+        replaced=replaced,
+        own_files=ours,
+    )
+
+
 def plan_image(
     *,
     base: BaseImage,
@@ -36,91 +176,50 @@ def plan_image(
     digest: str,
     protected: frozenset[str] = frozenset(),
 ) -> ImagePlan:
-    """The image that has the base and what the lock adds.
+    """The image that has the base and what the lock adds, stacked on nothing but the base.
 
-    Lowest first: whiteouts of what is replaced, alone; a layer for each heavy wheel; one for all others; one for our
-    own files. A group that is empty makes no layer. In each layer every folder has one entry, before its content and as
-    the base has it; no path is there twice.
-
-    Args:
-        base: What lies below.
-        probe: What is in it.
-        lock: What is installed.
-        fragments: One for each wheel of the lock.
-        own_files: Our files by path, absolute without the leading slash.
-        labels, environment: Added to the base's.
-        digest: The environment digest, 64 hex digits.
-        protected: Normalised names of the distributions that the server is made of, and of all that they need.
+    See `contents` and `Contents.plan` for the arguments.
 
     Raises:
         UnbuildableEnvironment: The wheels' files cannot live together, or cannot live in the base.
     """
-    real = RealPaths(probe.links)
-    ours = {real(path): content for path, content in own_files.items()}
-    replaced = replacement(probe, lock)
-    parts = without_conflicts(fragments, probe=probe, replaced=replaced, own_paths=ours, protected=protected)
-    heavy, light = _by_weight(parts, room=MAX_LAYERS - len(base.diff_ids) - _OTHER_LAYERS)
-    pins = lock.pins
-    layers = [
-        _whiteout_layer(replaced.removed, names=replaced.former, probe=probe),
-        *(_fragment_layer([part], comment=_named(part, pins), probe=probe) for part in heavy),
-        _fragment_layer(light, comment=" ".join(_named(part, pins) for part in light), probe=probe),
-        _own_layer(ours, probe=probe),
-    ]
-    return ImagePlan(
-        base=base,
-        lower=LowerLayers(image_id=base.image_id, diff_ids=base.diff_ids),
-        layers=tuple(layer for layer in layers if layer is not None),
-        labels=dict(labels),
-        environment=dict(environment),
-        digest=digest,
-    )
+    what = contents(base=base, probe=probe, lock=lock, fragments=fragments, own_files=own_files, protected=protected)
+    return what.plan(labels=labels, environment=environment, digest=digest)
 
 
-def _by_weight(parts: Sequence[FragmentPart], *, room: int) -> tuple[list[FragmentPart], list[FragmentPart]]:
-    """The parts that get a layer each, largest first, and the others by name."""
-    by_size = sorted(parts, key=lambda part: (-part.fragment.size_bytes, part.fragment.distribution))
-    heavy = [part for part in by_size if part.fragment.size_bytes >= HEAVY_FRAGMENT_BYTES]
+def _by_weight(
+    fragments: Sequence[Fragment], popularity: Mapping[str, int], *, room: int
+) -> tuple[list[Fragment], list[Fragment]]:
+    """The fragments that get a layer each, the most popular and then the largest first, and the others by name."""
+    heavy = [fragment for fragment in fragments if fragment.size_bytes >= HEAVY_FRAGMENT_BYTES]
+    # Where there are too many, the largest are worth most.
+    heavy.sort(key=lambda fragment: (-fragment.size_bytes, fragment.distribution))
     heavy = heavy[: max(0, min(MAX_HEAVY_LAYERS, room))]
-    names = {part.fragment.distribution for part in heavy}
-    return heavy, [part for part in parts if part.fragment.distribution not in names]
+    heavy.sort(key=lambda fragment: -popularity.get(fragment.wheel_sha256, 0))
+    names = {fragment.distribution for fragment in heavy}
+    return heavy, [fragment for fragment in fragments if fragment.distribution not in names]
 
 
-def _named(part: FragmentPart, pins: Mapping[str, str]) -> str:
-    name = part.fragment.distribution
-    return f"{name}=={pins[name]}" if name in pins else name
+def _small_layer(comment: str, files: Mapping[str, bytes], *, probe: BaseProbe) -> Layer | None:
+    return _layer(comment, files, _small_files(files), probe=probe)
 
 
-def _whiteout_layer(removed: Iterable[str], *, names: Iterable[str], probe: BaseProbe) -> Layer | None:
-    """Empty files named `.wh.<name>` (OCI image spec, "Whiteouts"), in entries for folders that the base has."""
-    whiteouts = {}
-    for path in removed:
-        folder, slash, name = path.rpartition("/")
-        whiteouts[f"{folder}{slash}.wh.{name}"] = b""
-    return _layer(f"without the base's {' '.join(sorted(names))}", whiteouts, _small_files(whiteouts), probe=probe)
-
-
-def _own_layer(files: Mapping[str, bytes], *, probe: BaseProbe) -> Layer | None:
-    return _layer("what this image is made of", files, _small_files(files), probe=probe)
-
-
-def _fragment_layer(parts: Sequence[FragmentPart], *, comment: str, probe: BaseProbe) -> Layer | None:
-    paths = [file.path for part in parts for file in part.files]
-    ranges = [
-        FileRange(path=file.body, offset_bytes=file.offset_bytes, length_bytes=file.length_bytes)
-        for part in parts
-        for file in part.files
-    ]
-    return _layer(comment, paths, _coalesced(ranges), probe=probe)
-
-
-def _layer(comment: str, paths: Iterable[str], content: Iterable[Part], *, probe: BaseProbe) -> Layer | None:
+def _layer(
+    comment: str,
+    paths: Iterable[str],
+    content: Iterable[Part],
+    *,
+    probe: BaseProbe,
+    wheels: frozenset[str] = frozenset(),
+) -> Layer | None:
     """A whole layer; None where it would be empty."""
     folders = {folder for path in paths for folder in parents(path)}
     parts = tuple(content)
     if not parts:
         return None
-    return Layer(comment=comment, parts=(_folder_entries(folders, probe.folders), *parts, END_OF_ARCHIVE))
+    return Layer(
+        comment=comment, parts=(_folder_entries(folders, probe.folders), *parts, END_OF_ARCHIVE), wheels=wheels
+    )
 
 
 def _folder_entries(folders: Iterable[str], present: Mapping[str, FolderEntry]) -> bytes:

@@ -24,12 +24,16 @@ class UnknownSchema(Exception):
     """The database is at a revision that this version does not have: a newer one wrote it."""
 
 
-def upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, revision: str = "head") -> None:
     """Run the migrations that are missing, in the transaction that the connection is in; it must be a writing one.
 
     SQLite: `BEGIN IMMEDIATE` keeps a second process waiting. PostgreSQL: an advisory lock does, until the
     transaction ends. Both undo a half-done migration when the process dies. Other servers have no such guard: start
     one hub first there after an upgrade.
+
+    Args:
+        connection: To the database.
+        revision: How far; an older one is for tests of migrations.
 
     Raises:
         UnknownSchema: A newer version of this package wrote the database.
@@ -47,7 +51,7 @@ def upgrade(connection: Connection) -> None:
         if set(current) == set(known.get_heads()):
             return
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
 
 
 def _config() -> Config:

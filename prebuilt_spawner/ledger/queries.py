@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from ..build.interface import StoredLock
 from ..environment.digest import lock_digest
 from ..environment.lock import Lock
+from ..image.stacking import Stack
 from . import rows
-from .schema import environments, holdings, locks
+from .schema import environment_wheels, environments, holdings, locks
 
 _lock_columns = (
     locks.c.id,
@@ -193,17 +195,78 @@ def record_environment(
         .values(last_used_at=now, size_bytes=size_bytes, uses=environments.c.uses + 1)
     )
     if not changed.rowcount:
-        connection.execute(
-            insert(environments).values(
-                digest=digest,
-                base_digest=base_digest,
-                packages=list(lock.packages),
-                size_bytes=size_bytes,
-                created_at=now,
-                last_used_at=now,
-                uses=1,
-            )
+        _insert_environment(connection, digest, base_digest, lock, uses=1, now=now, size_bytes=size_bytes)
+
+
+def record_image(
+    connection: Connection,
+    stack: Stack,
+    *,
+    layout_version: int,
+    base_digest: str,
+    lock: Lock,
+    size_bytes: int,
+    now: datetime,
+) -> None:
+    """See `Ledger.record_image`.
+
+    Raises:
+        IntegrityError: Another process did the same meanwhile: ask again in a new transaction.
+    """
+    values = {"layers": rows.stack_to_json(stack), "layout_version": layout_version, "size_bytes": size_bytes}
+    changed = connection.execute(update(environments).where(environments.c.digest == stack.digest).values(**values))
+    if not changed.rowcount:
+        _insert_environment(connection, stack.digest, base_digest, lock, uses=0, now=now, **values)
+    connection.execute(delete(environment_wheels).where(environment_wheels.c.digest == stack.digest))
+    wheels = [{"digest": stack.digest, "sha256": wheel} for wheel in sorted(stack.wheels)]
+    if wheels:
+        connection.execute(insert(environment_wheels), wheels)
+
+
+def _insert_environment(
+    connection: Connection, digest: str, base_digest: str, lock: Lock, *, uses: int, now: datetime, **values: Any
+) -> None:
+    connection.execute(
+        insert(environments).values(
+            digest=digest,
+            base_digest=base_digest,
+            packages=list(lock.packages),
+            created_at=now,
+            last_used_at=now,
+            uses=uses,
+            **values,
         )
+    )
+
+
+def stacks(
+    connection: Connection, base_digest: str, layout_version: int, wheels: Collection[str], limit: int
+) -> list[Stack]:
+    """See `Ledger.stacks`."""
+    shared = (
+        select(environment_wheels.c.digest, func.count().label("count"))
+        .where(environment_wheels.c.sha256.in_(sorted(wheels)))
+        .group_by(environment_wheels.c.digest)
+        .subquery()
+    )
+    query = (
+        select(environments.c.digest, environments.c.layers)
+        .join(shared, shared.c.digest == environments.c.digest)
+        .where(environments.c.base_digest == base_digest, environments.c.layout_version == layout_version)
+        .order_by(shared.c.count.desc(), environments.c.last_used_at.desc(), environments.c.digest)
+        .limit(limit)
+    )
+    return [rows.stack_from_json(row.digest, row.layers) for row in connection.execute(query)]
+
+
+def popularity(connection: Connection, wheels: Collection[str]) -> dict[str, int]:
+    """See `Ledger.popularity`."""
+    query = (
+        select(environment_wheels.c.sha256, func.count().label("environments"))
+        .where(environment_wheels.c.sha256.in_(sorted(wheels)))
+        .group_by(environment_wheels.c.sha256)
+    )
+    return {row.sha256: row.environments for row in connection.execute(query)}
 
 
 # Rows and selects are `Any` here: SQLAlchemy 2.0 and 2.1 count their type parameters differently.

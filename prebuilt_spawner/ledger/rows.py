@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..environment.lock import Lock, LockedWheel
 from ..environment.urls import without_credentials
+from ..image.stacking import Stack, StackedLayer
 
 SCHEMA_VERSION = 1
 
@@ -31,6 +32,24 @@ def wheels_to_json(lock: Lock) -> dict[str, Any]:
             for wheel in lock.wheels
         ],
     }
+
+
+def stack_to_json(stack: Stack) -> list[list[Any]]:
+    """The layers as JSON values: `[[diff ID, [SHA-256 of a wheel, …]], …]`, lowest first."""
+    return [[layer.diff_id, sorted(layer.wheels)] for layer in stack.layers]
+
+
+def stack_from_json(digest: str, value: Sequence[Any]) -> Stack:
+    """The stack that `stack_to_json` wrote.
+
+    Raises:
+        ValueError: It is of a form that this version does not know.
+    """
+    try:
+        layers = tuple(StackedLayer(diff_id=diff_id, wheels=frozenset(wheels)) for diff_id, wheels in value)
+    except TypeError as error:
+        raise ValueError("stored layers are of a form that this version does not know") from error
+    return Stack(digest=digest, layers=layers)
 
 
 def lock_from_json(value: Mapping[str, Any]) -> Lock:

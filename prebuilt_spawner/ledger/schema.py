@@ -107,5 +107,17 @@ environments = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("last_used_at", UtcDateTime, nullable=False),
     Column("uses", Integer, nullable=False),
+    Column("layout_version", Integer, nullable=True),
+    Column("layers", JSON, nullable=True),
 )
-"""Environments that were made. `packages` is a JSON list of `name==version`."""
+"""Environments that were made. `packages` is a JSON list of `name==version`; `layers` is what the image has on top of
+its base (see `rows`), null where it is not known."""
+
+environment_wheels = Table(
+    "environment_wheels",
+    metadata,
+    Column("digest", String(64), ForeignKey("environments.digest"), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+    Index(None, "sha256"),
+)
+"""Which wheels the environments have whose layers are known."""

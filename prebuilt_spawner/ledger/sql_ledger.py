@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
 
 from ..build.interface import StoredLock
 from ..environment.lock import Lock
+from ..image.stacking import Stack
 from . import queries
 from .database import Database
 
@@ -98,6 +99,35 @@ class SqlLedger:
         await self._database.write(
             lambda connection: queries.record_environment(connection, digest, base_digest, lock, size_bytes, now)
         )
+
+    async def record_image(
+        self, stack: Stack, *, layout_version: int, base_digest: str, lock: Lock, size_bytes: int
+    ) -> None:
+        """The image of an environment was made, with these layers on its base."""
+        now = self._now()
+        await self._database.write(
+            lambda connection: queries.record_image(
+                connection,
+                stack,
+                layout_version=layout_version,
+                base_digest=base_digest,
+                lock=lock,
+                size_bytes=size_bytes,
+                now=now,
+            )
+        )
+
+    async def stacks(
+        self, *, base_digest: str, layout_version: int, wheels: Collection[str], limit: int = 20
+    ) -> Sequence[Stack]:
+        """The stacks on this base that have most of these wheels, of this layout version."""
+        return await self._database.read(
+            lambda connection: queries.stacks(connection, base_digest, layout_version, wheels, limit)
+        )
+
+    async def popularity(self, wheels: Collection[str]) -> Mapping[str, int]:
+        """How many recorded stacks have a wheel, by its SHA-256; those that none has may be left out."""
+        return await self._database.read(lambda connection: queries.popularity(connection, wheels))
 
     async def close(self) -> None:
         """Finish what runs and release connections."""

@@ -20,6 +20,7 @@ from sqlalchemy.pool import NullPool
 from prebuilt_spawner.build.interface import StoredLock
 from prebuilt_spawner.environment.lock import Lock, LockedWheel
 from prebuilt_spawner.errors import StorageFailure
+from prebuilt_spawner.image.stacking import Stack, StackedLayer
 from prebuilt_spawner.ledger import SqlLedger, migrations, schema
 
 REQUEST, OTHER_REQUEST, LINEAGE = "a" * 64, "b" * 64, "c" * 64
@@ -301,6 +302,91 @@ async def test_an_environment_keeps_its_first_time_its_last_use_and_a_count(file
     ]
 
 
+def stack(digest: str, *layers: str) -> Stack:
+    """Each layer is written as its wheels: `ab` has the wheels `a` and `b`, `` is one of whiteouts."""
+    return Stack(
+        digest=digest,
+        layers=tuple(
+            StackedLayer(diff_id=f"sha256:{digest}-{number}", wheels=frozenset(layer))
+            for number, layer in enumerate(layers)
+        ),
+    )
+
+
+async def record(ledger: SqlLedger, made: Stack, **changes) -> None:
+    about = {"layout_version": 2, "base_digest": "base", "lock": lock("1"), "size_bytes": 10}
+    await ledger.record_image(made, **{**about, **changes})
+
+
+async def found(ledger: SqlLedger, wheels: str, **changes) -> list[Stack]:
+    return list(await ledger.stacks(**{"layout_version": 2, "base_digest": "base", "wheels": set(wheels), **changes}))
+
+
+async def test_the_stacks_that_share_most_wheels_are_found_first(ledger):
+    few, many, none = stack("few", "", "a", "xyz"), stack("many", "ab", "c"), stack("none", "x")
+    for made in (few, none, many):
+        await record(ledger, made)
+    assert await found(ledger, "abc") == [many, few]
+    assert await found(ledger, "abc", limit=1) == [many]
+    assert await found(ledger, "") == []
+
+
+async def test_a_stack_is_of_its_base_and_its_layout_version(ledger):
+    await record(ledger, stack("one", "a"))
+    await record(ledger, stack("two", "a"), base_digest="other")
+    await record(ledger, stack("three", "a"), layout_version=3)
+    assert [each.digest for each in await found(ledger, "a")] == ["one"]
+    assert [each.digest for each in await found(ledger, "a", base_digest="other")] == ["two"]
+    assert [each.digest for each in await found(ledger, "a", layout_version=3)] == ["three"]
+
+
+async def test_an_image_that_is_made_again_in_another_way_has_its_new_layers(ledger):
+    await record(ledger, stack("one", "a", "b"))
+    await record(ledger, stack("one", "bc"))
+    assert await found(ledger, "abc") == [stack("one", "bc")]
+    assert await ledger.popularity({"a", "b", "c"}) == {"b": 1, "c": 1}
+
+
+async def test_a_wheels_popularity_is_the_number_of_images_that_have_it(ledger):
+    await record(ledger, stack("one", "a", "b"))
+    await record(ledger, stack("two", "bc"), base_digest="other")
+    await record(ledger, stack("three", "b"))
+    assert await ledger.popularity({"a", "b", "z"}) == {"a": 1, "b": 3}
+    assert await ledger.popularity(set()) == {}
+
+
+async def test_making_an_image_is_no_use_of_it_and_using_it_does_not_forget_its_layers(file):
+    ledger = SqlLedger(f"sqlite:///{file}")
+    await record(ledger, stack("one", "a"))
+    assert rows(file, "SELECT uses, size_bytes FROM environments") == [(0, 10)]
+    await ledger.record_environment(digest="one", base_digest="base", lock=lock("1"), size_bytes=20)
+    await ledger.record_environment(digest="used", base_digest="base", lock=lock("1"), size_bytes=20)
+    assert rows(file, "SELECT uses, size_bytes FROM environments ORDER BY digest") == [(1, 20), (1, 20)]
+    assert await found(ledger, "a") == [stack("one", "a")]
+    await ledger.close()
+
+
+async def test_images_that_are_recorded_at_once_are_recorded_once(ledger):
+    await asyncio.gather(*(record(ledger, stack("one", "a", "b")) for _ in range(10)))
+    assert await found(ledger, "ab") == [stack("one", "a", "b")]
+
+
+async def test_a_ledger_of_the_first_schema_keeps_what_it_knows(file):
+    """Its environments have no known layers until they are made again."""
+    engine = create_engine(f"sqlite:///{file}", poolclass=NullPool)
+    with engine.begin() as connection:
+        migrations.upgrade(connection, "0001")
+        connection.execute(
+            text("INSERT INTO environments VALUES ('old', 'base', '[]', 1, '2030-01-01', '2030-01-01', 5)")
+        )
+    ledger = SqlLedger(f"sqlite:///{file}")
+    assert await found(ledger, "a") == []
+    await record(ledger, stack("old", "a"))
+    assert await found(ledger, "a") == [stack("old", "a")]
+    assert rows(file, "SELECT uses FROM environments") == [(5,)]
+    await ledger.close()
+
+
 async def test_a_time_without_a_zone_is_refused(tmp_path):
     ledger = SqlLedger("sqlite://", now=lambda: datetime(2030, 1, 1))
     with pytest.raises(StorageFailure):
@@ -458,9 +544,11 @@ async def test_every_query_finds_its_rows_by_an_index(file):
         "holdings WHERE owner = '' AND request_digest = ''",
         "holdings WHERE owner = '' AND lineage = ''",
         "environments WHERE digest = ''",
+        "environment_wheels WHERE sha256 = ''",
+        "environment_wheels WHERE digest = ''",
     ):
         plan = rows(file, f"EXPLAIN QUERY PLAN SELECT * FROM {condition}")
-        assert all("USING INDEX" in row[-1] for row in plan), plan
+        assert all("INDEX" in row[-1] for row in plan), plan
 
 
 async def test_a_database_that_a_newer_version_wrote_is_refused_and_left_as_it_is(file):

@@ -71,7 +71,7 @@ async def _ensure(address: str, folder: Path, base: str) -> Environment:
         wheel_store=wheel_store,
         ledger=ledger,
         locksmith=Locksmith(ledger, UvResolver(network, folder), index_url=None, extra_index_urls=()),
-        provider=Provider(engine=engine, wheel_store=wheel_store, repository=REPOSITORY),
+        provider=Provider(engine=engine, wheel_store=wheel_store, ledger=ledger, repository=REPOSITORY),
     )
     try:
         request = EnvironmentRequest(user="anybody", requirements=REQUEST, base=base)

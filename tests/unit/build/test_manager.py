@@ -33,7 +33,9 @@ class World:
             wheel_store=self.wheel_store,
             ledger=self.ledger,
             locksmith=Locksmith(self.ledger, self.resolver),
-            provider=Provider(engine=self.engine, wheel_store=self.wheel_store, repository="test/env"),
+            provider=Provider(
+                engine=self.engine, wheel_store=self.wheel_store, ledger=self.ledger, repository="test/env"
+            ),
             max_concurrent_builds=max_concurrent_builds,
         )
 

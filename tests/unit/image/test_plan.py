@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from prebuilt_spawner.environment.base import BaseProbe, FolderEntry, InstalledDistribution
 from prebuilt_spawner.environment.lock import Lock
 from prebuilt_spawner.errors import UnbuildableEnvironment
 from prebuilt_spawner.image import plan as planning
+from prebuilt_spawner.image.archive import layer_digest
 from prebuilt_spawner.image.fragment import Fragment
-from prebuilt_spawner.image.layer import FileRange, ImagePlan
-from prebuilt_spawner.image.plan import plan_image
+from prebuilt_spawner.image.layer import FileRange, ImagePlan, Layer
+from prebuilt_spawner.image.plan import Contents, contents, plan_image
+from prebuilt_spawner.image.stacking import Stack, StackedLayer
 
 from .wheels import SITE, Member, entries, fragment_of, layer_bytes, make_base, make_distribution, make_lock, make_probe
 
@@ -169,6 +171,111 @@ def test_any_plan_that_is_made_keeps_the_rules(
     added = [name for layer in names(plan) for name in layer if "/.wh." not in name]
     assert len(added) == len(set(added))
     assert set(added) == wanted | set(OWN)
+
+
+# -- on what is there already ------------------------------------------------------------------------------------------
+
+
+def stack_of(plan: ImagePlan, *, digest: str = "s" * 64) -> Stack:
+    """What the ledger remembers of an image on the base alone: all layers but the notes."""
+    return Stack(
+        digest=digest,
+        layers=tuple(StackedLayer(diff_id=layer_digest(layer), wheels=layer.wheels) for layer in plan.layers[:-1]),
+    )
+
+
+def tree_of(layers: Sequence[Layer]) -> dict[str, tuple[int, int, bytes]]:
+    """What a container sees: (mode, time, content) by path, whiteouts applied. The base is taken for empty."""
+    found: dict[str, tuple[int, int, bytes]] = {}
+    for layer in layers:
+        with tarfile.open(fileobj=io.BytesIO(layer_bytes(layer))) as archive:
+            for entry in archive:
+                stream = archive.extractfile(entry)
+                found[entry.name] = (entry.mode, int(entry.mtime), b"" if stream is None else stream.read())
+                folder, _, name = entry.name.rpartition("/")
+                if name.startswith(".wh."):
+                    gone = f"{folder}/{name[4:]}"
+                    for path in [path for path in found if path == gone or path.startswith(f"{gone}/")]:
+                        del found[path]
+    return found
+
+
+def checked(fragments: Sequence[Fragment], probe: BaseProbe, own: bytes = b"") -> Contents:
+    lock = make_lock(*(fragment.distribution for fragment in fragments))
+    return contents(base=make_base(), probe=probe, lock=lock, fragments=fragments, own_files={"usr/notes": own})
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    below=st.sets(st.sampled_from(["alpha", "beta", "gamma", "delta"]), min_size=1),
+    wanted=st.sets(st.sampled_from(["alpha", "beta", "gamma", "delta"]), min_size=1),
+    popular=st.dictionaries(st.sampled_from("0123"), st.integers(0, 3)),
+    heavy=st.sampled_from([1, 3000, 10**9]),
+)
+def test_the_files_are_the_same_whatever_the_plan(
+    below: set[str], wanted: set[str], popular: dict[str, int], heavy: int, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """On the base or on another image's layers, whatever is popular and heavy: content, mode, time, nothing more.
+
+    Two wheels share a file, and one replaces a package of the base that shares a folder with another wheel.
+    """
+    monkeypatch.setattr(planning, "HEAVY_FRAGMENT_BYTES", heavy)
+    files: dict[str, dict[str, bytes | Member]] = {
+        "alpha": {"ns/__init__.py": b"same", "ns/alpha.py": b"a"},
+        "beta": {"ns/__init__.py": b"same", "ns/beta.py": bytes(5000)},
+        "gamma": {"gamma/x.py": b"new", "gamma/data/y": b"y"},
+        "delta": {"delta.py": b"d"},
+    }
+    fragments = {
+        name: replace(fragment_of(tmp_path, name, files[name]), wheel_sha256=str(number))
+        for number, name in enumerate(sorted(files))
+    }
+    probe = make_probe(make_distribution("gamma", "gamma/x.py", "gamma/old.py", "ns/old.py"))
+    settings: dict[str, Any] = {"labels": {}, "environment": {}, "digest": "d" * 64}
+    other = checked([fragments[name] for name in below], probe, b"of the other").plan(**settings)
+    what = checked([fragments[name] for name in wanted], probe, b"own")
+    alone = what.plan(**settings)
+    stacks = what.stacks([stack_of(other)])
+    if not stacks:
+        assert alone.lower.diff_ids == make_base().diff_ids
+        return
+    (usable,) = stacks
+    stacked = what.plan(**settings, below=(usable, "sha256:other"), popularity=popular)
+    check_layers(stacked)
+    assert stacked.lower.image_id == "sha256:other"
+    assert stacked.lower.diff_ids == (*make_base().diff_ids, *(layer.diff_id for layer in usable.layers))
+    assert not {wheel for layer in stacked.layers for wheel in layer.wheels} & usable.wheels
+    with_lower = [*other.layers[: len(usable.layers)], *stacked.layers]
+    visible = {path: entry for path, entry in tree_of(with_lower).items() if "/.wh." not in path}
+    assert visible == {path: entry for path, entry in tree_of(alone.layers).items() if "/.wh." not in path}
+
+
+def test_a_package_is_taken_from_the_base_above_what_is_there(tmp_path: Path) -> None:
+    """The whiteouts of one that only the new environment replaces come first, and spare what lies below."""
+    probe = make_probe(make_distribution("old", "old.py"))
+    keep = replace(fragment_of(tmp_path, "keep", {"keep.py": b""}), wheel_sha256="k")
+    new = replace(fragment_of(tmp_path, "old", {"old.py": b"new"}), wheel_sha256="o")
+    settings: dict[str, Any] = {"labels": {}, "environment": {}, "digest": "d" * 64}
+    what = checked([keep, new], probe)
+    (usable,) = what.stacks([stack_of(checked([keep], probe).plan(**settings))])
+    plan = what.plan(**settings, below=(usable, "sha256:other"))
+    assert [layer.comment for layer in plan.layers] == [
+        "without the base's old",
+        "old==1.0",
+        "what this image is made of",
+    ]
+
+
+def test_popular_wheels_lie_low(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before larger ones; equally popular ones by size."""
+    monkeypatch.setattr(planning, "HEAVY_FRAGMENT_BYTES", 1)
+    fragments = [
+        replace(fragment_of(tmp_path, name, {f"{name}.py": bytes(size)}), wheel_sha256=name)
+        for name, size in (("large", 9000), ("small", 10), ("middle", 5000))
+    ]
+    what = checked(fragments, make_probe())
+    plan = what.plan(labels={}, environment={}, digest="d" * 64, popularity={"small": 7, "other": 9})
+    assert [layer.comment for layer in plan.layers[:-1]] == ["small==1.0", "large==1.0", "middle==1.0"]
 
 
 # -- what is replaced -------------------------------------------------------------------------------------------------
