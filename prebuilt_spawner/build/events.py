@@ -22,18 +22,20 @@ class Phase(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class BuildEvent:
-    """One step, or progress within one.
+    """One step, progress within one, or what a tool printed in it.
 
     Attributes:
         phase: Which step.
-        message: A line of plain text for users.
+        message: A line of plain text for users; "" where there is only output.
         done, total: How far within the step, in the step's own units (bytes, packages); total 0 is unknown.
+        output: What a tool printed: any text, of any length, with whatever control characters.
     """
 
     phase: Phase
-    message: str
+    message: str = ""
     done: int = 0
     total: int = 0
+    output: str = ""
 
 
 Report: TypeAlias = Callable[[BuildEvent], None]
