@@ -19,8 +19,9 @@ from installer.utils import Scheme
 
 from ..environment.base import InstallScheme
 from .fragment import FragmentFile, InstalledWheel
+from .paths import look
 from .tar import padding, tar_header
-from .wheel import MAX_METADATA_BYTES, CheckedWheel, WheelMember, path_flaw
+from .wheel import MAX_METADATA_BYTES, CheckedWheel, WheelMember, path_flaw, printable
 from .whole_file import appearing_whole
 
 MAX_UNPACKED_BYTES = 8 * 1024**3
@@ -168,9 +169,12 @@ class _TargetList(WheelDestination):
             for folder in _parents(target.path):
                 if folder in self._targets:
                     self._wheel.refuse("has a file where it also has a folder", member=folder)
-            other = spellings.setdefault(target.path.casefold(), target.path)
+            other = spellings.setdefault(look(target.path), target.path)
             if other != target.path:
-                self._wheel.refuse("holds two files whose names differ only in case", member=target.path)
+                self._wheel.refuse(
+                    f'holds "{printable(other)}" and one whose name differs only in case or in how accents are encoded',
+                    member=target.path,
+                )
         return [target for target in targets if target.path != self.record_path]
 
     def _is_generic_script(self, member: WheelMember) -> bool:

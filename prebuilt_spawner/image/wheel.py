@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import errno
 import hashlib
 import re
@@ -21,11 +20,12 @@ from typing import BinaryIO, NoReturn, cast
 from installer.exceptions import InstallerError
 from installer.records import InvalidRecordEntry, RecordEntry, parse_record_file
 from installer.sources import WheelFile
-from installer.utils import SCHEME_NAMES, parse_entrypoints, parse_metadata_file
+from installer.utils import SCHEME_NAMES, parse_metadata_file
 from packaging.utils import InvalidName, InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 from ..errors import UnbuildableEnvironment
+from .entry_points import EntryPoint, InvalidEntryPoints, entry_points_text, parse_entry_points
 
 CHUNK_BYTES = 256 * 1024
 MAX_METADATA_BYTES = 64 * 1024 * 1024
@@ -34,6 +34,10 @@ MAX_METADATA_BYTES = 64 * 1024 * 1024
 _INSTALLERS_OWN = frozenset({"INSTALLER", "REQUESTED", "direct_url.json"})
 """Files of a dist-info folder that only an installer writes; a wheel has no say in them
 (https://packaging.python.org/en/latest/specifications/recording-installed-packages/)."""
+_SIGNATURES = ("RECORD.jws", "RECORD.p7s")
+"""Files of a dist-info folder that are made after RECORD, so that it does not list them."""
+_MAJOR_VERSION = 1
+"""Of the wheel specification; what a newer minor version adds may be passed over."""
 _WHITEOUT_PREFIX = ".wh."
 """In a layer, a file of this name deletes another one (OCI image spec, "Whiteouts")."""
 _HASH_NAMES = frozenset({"sha256", "sha384", "sha512"})
@@ -43,6 +47,8 @@ _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _MAX_NAME_BYTES = 255
 _MAX_PATH_BYTES = 4095
 _ENCRYPTED = 0x1
+
+_WRAPPER_SUFFIX = re.compile(r"(\.exe|-script\.py|\.pya)$", re.IGNORECASE)
 
 # What zipfile and installer raise for an archive that is malformed. OSError is not among them: that is our disk.
 _MALFORMED = (
@@ -55,7 +61,6 @@ _MALFORMED = (
     KeyError,
     InstallerError,
     InvalidRecordEntry,
-    configparser.Error,
 )
 
 
@@ -101,9 +106,9 @@ class CheckedWheel(WheelFile):
             self._version = version
             self._check_members(max_unpacked_bytes)
             self._check_metadata()
+            self._check_wheel_version()
             self._check_entry_points()
-            self.validate_record(validate_contents=False)
-            self._check_hash_names()
+            self._check_record()
 
     @classmethod
     @contextmanager
@@ -151,12 +156,21 @@ class CheckedWheel(WheelFile):
 
     @property
     def data_dir(self) -> str:
-        """The folder of files for other places than the site folder; spelt as the dist-info folder is."""
+        """What `get_contents` calls the folder of files for other places than the site folder."""
         return self.dist_info_dir.removesuffix(".dist-info") + ".data"
 
     def read_dist_info(self, filename: str) -> str:
-        """A file of the dist-info folder, as text."""
-        return self._read_small(self._archive.getinfo(f"{self.dist_info_dir}/{filename}")).decode("utf-8")
+        """A file of the dist-info folder, as text.
+
+        Of two that `installer.install` reads it gets what they mean, as it reads them otherwise than pip does: WHEEL,
+        where it knows `true` in one spelling only, and the scripts of entry_points.txt.
+        """
+        if filename == "WHEEL":
+            purelib = str(self._wheel_metadata.get("Root-Is-Purelib", "")).strip().lower() == "true"
+            return f"Wheel-Version: {_MAJOR_VERSION}.0\nRoot-Is-Purelib: {str(purelib).lower()}\n"
+        if filename == "entry_points.txt":
+            return entry_points_text(self.scripts)
+        return self._read(filename)
 
     def get_contents(self) -> Iterator[tuple[tuple[str, str, str], BinaryIO, bool]]:
         """What is to be installed: see `installer.sources.WheelSource`. The streams are `WheelMember`s.
@@ -165,21 +179,20 @@ class CheckedWheel(WheelFile):
         the name of an entry point is left out too, as pip does: old tools put a wrapper of their own beside the
         declaration.
         """
-        wrappers = {
-            f"{self.data_dir}/scripts/{name}{suffix}"
-            for name, _, _, _ in self.entry_points
-            for suffix in ("", ".exe", "-script.py")
-        }
+        commands = {script.name for script in self.scripts}
         for info in self._archive.infolist():
             path = info.filename
-            folder, _, name = path.rpartition("/")
-            own = folder == self.dist_info_dir and name in _INSTALLERS_OWN
-            if info.is_dir() or own or path in wrappers or "__pycache__" in folder.split("/"):
+            *folders, name = path.split("/")
+            if folders and folders[0].endswith(".data"):
+                folders[0] = self.data_dir  # from whatever spelling: `_check_metadata` found it to be its own
+                path = "/".join((*folders, name))
+            is_own = folders == [self.dist_info_dir] and name in _INSTALLERS_OWN
+            is_wrapper = folders == [self.data_dir, "scripts"] and _WRAPPER_SUFFIX.sub("", name) in commands
+            if info.is_dir() or is_own or is_wrapper or "__pycache__" in folders:
                 continue
             mode = info.external_attr >> 16
             is_executable = stat.S_ISREG(mode) and mode & 0o111 != 0
-            member = WheelMember(info, self._records.get(path, RecordEntry(path, None, None)))
-            yield (path, "", ""), cast("BinaryIO", member), is_executable
+            yield (path, "", ""), cast("BinaryIO", WheelMember(info, self._record_of(info))), is_executable
 
     def read(self, member: WheelMember) -> Iterator[bytes]:
         """The member's content in pieces; a wrong size, check sum or hash is found at its end at the latest.
@@ -188,8 +201,8 @@ class CheckedWheel(WheelFile):
             UnbuildableEnvironment: The content is not what the wheel's RECORD says.
         """
         with self.readable(member.info.filename):
-            assert member.record.hash_ is not None  # noqa: S101 - `validate_record` refuses wheels without
-            hashed = hashlib.new(member.record.hash_.name)
+            hash_ = member.record.hash_
+            hashed = hashlib.new("sha256" if hash_ is None else hash_.name)
             size_bytes = 0
             with self._archive.open(member.info) as stream:
                 while chunk := stream.read(CHUNK_BYTES):
@@ -197,7 +210,7 @@ class CheckedWheel(WheelFile):
                     size_bytes += len(chunk)
                     yield chunk
             value = urlsafe_b64encode(hashed.digest()).decode().rstrip("=")
-            if size_bytes != member.record.size or value != member.record.hash_.value:
+            if size_bytes != member.record.size or (hash_ is not None and value != hash_.value):
                 self.refuse("does not hold what its RECORD lists", member=member.info.filename)
 
     def begins_with(self, member: WheelMember, start: bytes) -> bool:
@@ -206,16 +219,25 @@ class CheckedWheel(WheelFile):
             return stream.read(len(start)) == start
 
     @cached_property
-    def entry_points(self) -> tuple[tuple[str, str, str, str], ...]:
-        """Console and gui scripts: name, module, attribute, section."""
+    def scripts(self) -> tuple[EntryPoint, ...]:
+        """Its console and gui scripts."""
         if "entry_points.txt" not in self.dist_info_filenames:
             return ()
-        return tuple(parse_entrypoints(self.read_dist_info("entry_points.txt")))
+        return parse_entry_points(self._read("entry_points.txt"))
+
+    @cached_property
+    def _wheel_metadata(self) -> Message:
+        return parse_metadata_file(self._read("WHEEL"))
 
     @cached_property
     def _records(self) -> dict[str, RecordEntry]:
-        rows = parse_record_file(self.read_dist_info("RECORD").splitlines())
+        rows = parse_record_file(self._read("RECORD").splitlines())
         return {path: RecordEntry.from_elements(path, hash_, size) for path, hash_, size in rows}
+
+    def _record_of(self, info: zipfile.ZipInfo) -> RecordEntry:
+        """RECORD's row for a member: with a size always, with a hash for all but RECORD and its signatures."""
+        record = self._records.get(info.filename, RecordEntry(info.filename, None, None))
+        return record if record.size is not None else RecordEntry(record.path, record.hash_, info.file_size)
 
     @contextmanager
     def readable(self, member: str = "") -> Iterator[None]:
@@ -225,10 +247,11 @@ class CheckedWheel(WheelFile):
         except _MALFORMED as error:
             self.refuse("is malformed", member=member, detail=repr(error))
 
-    def _read_small(self, info: zipfile.ZipInfo) -> bytes:
+    def _read(self, filename: str) -> str:
+        info = self._archive.getinfo(f"{self.dist_info_dir}/{filename}")
         if info.file_size > MAX_METADATA_BYTES:
             self.refuse("has metadata of an absurd size", member=info.filename)
-        return self._archive.read(info)
+        return self._archive.read(info).decode("utf-8")
 
     def _check_members(self, max_unpacked_bytes: int) -> None:
         seen: set[str] = set()
@@ -269,23 +292,52 @@ class CheckedWheel(WheelFile):
                 "has another name or version in its metadata than in its file name", detail=f"{names} {versions}"
             )
         for path in self._archive.namelist():
-            parts = path.split("/")
-            if parts[0] == self.data_dir and parts[-1] and (len(parts) < 3 or parts[1] not in SCHEME_NAMES):
+            top, *rest = path.split("/")
+            if not top.endswith(".data") or path.endswith("/"):
+                continue
+            if len(rest) < 2 or rest[0] not in SCHEME_NAMES:
                 self.refuse("has a file for a place that wheels cannot write to", member=path)
+            if not self._is_own(top.removesuffix(".data")):
+                self.refuse("has a file in the data folder of another distribution", member=path)
+            if rest[1].endswith(".dist-info") and rest[0] in ("purelib", "platlib") and rest[1] != self.dist_info_dir:
+                self.refuse("has a file in the metadata of another distribution", member=path)
 
-    def _check_hash_names(self) -> None:
-        for record in self._records.values():
-            if record.hash_ is not None and record.hash_.name not in _HASH_NAMES:
-                self.refuse("lists a file with a hash that wheels cannot have", member=record.path)
+    def _is_own(self, stem: str) -> bool:
+        """Whether `name-version` are those of this wheel, in whatever spelling."""
+        name, _, version = stem.rpartition("-")
+        try:
+            return canonicalize_name(name) == self.name and Version(version.replace("_", "-")) == self._version
+        except InvalidVersion:
+            return False
+
+    def _check_wheel_version(self) -> None:
+        text = str(self._wheel_metadata.get("Wheel-Version", "")).strip()
+        try:
+            major, *_ = map(int, text.split("."))
+        except ValueError:
+            self.refuse("does not say which version of the wheel format it has", detail=text)
+        if major > _MAJOR_VERSION:
+            self.refuse(f"has a newer format than can be installed: Wheel-Version {printable(text)}")
+
+    def _check_record(self) -> None:
+        not_listed = {f"{self.dist_info_dir}/{name}" for name in ("RECORD", *_SIGNATURES)}
+        for info in self._archive.infolist():
+            if info.is_dir() or info.filename in not_listed:
+                continue
+            record = self._records.get(info.filename)
+            if record is None or record.hash_ is None:
+                self.refuse("has a file that its RECORD does not list with a hash", member=info.filename)
+            if record.hash_.name not in _HASH_NAMES:
+                self.refuse("lists a file with a hash that wheels cannot have", member=info.filename)
 
     def _check_entry_points(self) -> None:
         try:
-            names = [name for name, _, _, _ in self.entry_points]
-        except (AssertionError, AttributeError, TypeError, ValueError) as error:  # what `parse_entrypoints` raises
-            self.refuse("declares a script in a way that cannot be read", member="entry_points.txt", detail=repr(error))
+            names = [script.name for script in self.scripts]
+        except InvalidEntryPoints as error:
+            self.refuse(f"declares its entry points in a way that cannot be read: {printable(str(error))}")
         for name in names:
-            if "/" in name or path_flaw(name) is not None:
-                self.refuse("declares a script whose name is not a file name", member=name)
+            if path_flaw(name) is not None:
+                self.refuse("declares a command whose name is not a file name", member=name)
 
 
 def path_flaw(path: str) -> str | None:

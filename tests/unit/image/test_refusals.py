@@ -40,6 +40,15 @@ BAD_MEMBERS: dict[str, Mapping[str, bytes | Member]] = {
     "folder with content": {"demo/": Member(b"content", 0)},
     "differs in case": {"demo/a.py": b"1", "demo/A.py": b"1"},
     "differs in case over two places": {"x.py": b"1", f"{DATA}/purelib/X.py": b"1"},
+    "differs in how accents are encoded": {"caf\u00e9.py": b"", "cafe\u0301.py": b""},
+    "differs in case from a script": {"demo_pkg-1.0.data/scripts/Run": b"", "demo_pkg-1.0.data/data/bin/run": b""},
+    "data folder of another": {"other-1.0.data/purelib/x.py": b""},
+    "data folder of another version": {"demo_pkg-2.0.data/purelib/x.py": b""},
+    "data folder of nobody": {"thing.data/purelib/x.py": b""},
+    "metadata of another": {f"{DATA}/purelib/other-1.0.dist-info/METADATA": b""},
+    "metadata of another version": {f"{DATA}/platlib/demo_pkg-0.9.dist-info/METADATA": b""},
+    "above a header folder": {f"{DATA}/headers/../x.h": b""},
+    "above the data folder": {f"{DATA}/data/../x": b""},
     "one place from two": {"x.py": b"1", f"{DATA}/purelib/x.py": b"1"},
     "script and file": {f"{DATA}/scripts/run": b"", f"{DATA}/data/bin/run": b""},
     "file and folder": {"demo": b"", "demo/x.py": b""},
@@ -50,7 +59,6 @@ BAD_MEMBERS: dict[str, Mapping[str, bytes | Member]] = {
     "wrong hash": {"demo.py": Member(b"x", record="sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,1")},
     "wrong size": {"demo.py": Member(b"", record="sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,1")},
     "no hash": {"demo.py": Member(b"x", record=",1")},
-    "no size": {"demo.py": Member(b"", record="sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,")},
     "hash of no kind": {"demo.py": Member(b"x", record="rot13=abc,1")},
     "hash that is too weak": {"demo.py": Member(b"x", record="md5=nQ46HB2oFIAt0nWv-oT9Sg,1")},
     "hash of no fixed length": {"demo.py": Member(b"x", record="shake_128=AAAA,1")},
@@ -129,19 +137,13 @@ BAD_WHEELS: dict[str, dict[str, Any]] = {
     "file name of no wheel": {"filename": "demo_pkg-1.0.whl"},
     "other file name": {"filename": "demo_pkg-1.1-py3-none-any.whl"},
     "wheel version 2": {"wheel_file": b"Wheel-Version: 2.0\nRoot-Is-Purelib: true\n"},
+    "wheel version 10": {"wheel_file": b"Wheel-Version: 10.0\nRoot-Is-Purelib: true\n"},
     "no wheel version": {"wheel_file": b"Root-Is-Purelib: true\n"},
+    "empty wheel version": {"wheel_file": b"Wheel-Version:\nRoot-Is-Purelib: true\n"},
+    "wheel version that is none": {"wheel_file": b"Wheel-Version: 1.x\nRoot-Is-Purelib: true\n"},
+    "WHEEL that is not text": {"wheel_file": b"Wheel-Version: 1.0\nGenerator: \xff\n"},
     "empty RECORD": {"record": b""},
     "RECORD that is not text": {"record": b"\xff\xfe,,\n"},
-    "script in a folder": {"entry_points": "[console_scripts]\na/b = demo:main\n"},
-    "script above": {"entry_points": "[console_scripts]\n.. = demo:main\n"},
-    "script with a whiteout's name": {"entry_points": "[console_scripts]\n.wh.python3 = demo:main\n"},
-    "script without attribute": {"entry_points": "[console_scripts]\na = demo\n"},
-    "script with code": {"entry_points": "[console_scripts]\na = demo:main();import os\n"},
-    "script without value": {"entry_points": "[console_scripts]\na\n"},
-    "scripts that are no sections": {"entry_points": "a = b\n"},
-    "two scripts of one name": {"entry_points": "[console_scripts]\na = demo:x\n[gui_scripts]\na = demo:y\n"},
-    "scripts that differ in case": {"entry_points": "[console_scripts]\na = demo:x\nA = demo:y\n"},
-    "interpolation": {"entry_points": "[console_scripts]\na = %(b)s:x\n"},
 }
 
 
@@ -150,6 +152,43 @@ def test_a_wheel_with_bad_metadata_is_refused(tmp_path: Path, what: str) -> None
     """Names, versions, RECORD and entry points that are not as the specification says are the wheel's fault."""
     with pytest.raises(UnbuildableEnvironment, match=r"demo.pkg"):
         installed(make_wheel(tmp_path, {"demo.py": b"x"}, **BAD_WHEELS[what]), tmp_path)
+
+
+BAD_ENTRY_POINTS = {
+    "name in a folder": "[console_scripts]\na/b = demo:main\n",
+    "name above": "[console_scripts]\n.. = demo:main\n",
+    "name of a whiteout": "[console_scripts]\n.wh.python3 = demo:main\n",
+    "name of two words": "[console_scripts]\na b = demo:main\n",
+    "name with a bracket": "[console_scripts]\na[b] = demo:main\n",
+    "no name": "[console_scripts]\n = demo:main\n",
+    "long name": f"[console_scripts]\n{'x' * 256} = demo:main\n",
+    "no attribute": "[console_scripts]\na = demo\n",
+    "empty attribute": "[console_scripts]\na = demo:\n",
+    "attribute that begins with a dot": "[console_scripts]\na = demo:.main\n",
+    "module that ends with a dot": "[console_scripts]\na = demo.:main\n",
+    "module with a hyphen": "[console_scripts]\na = my-demo:main\n",
+    "two colons": "[console_scripts]\na = demo:main:other\n",
+    "code": "[console_scripts]\na = demo:main();import os\n",
+    "more after the extras": "[console_scripts]\na = demo:main [x] y\n",
+    "no value": "[console_scripts]\na\n",
+    "no value in another group": "[other]\na\n",
+    "semicolon": "[other]\n; a\n",
+    "no group": "a = b\n",
+    "a byte order mark": "\ufeff[console_scripts]\na = demo:main\n",
+    "one name in both groups": "[console_scripts]\na = demo:x\n[gui_scripts]\na = demo:y\n",
+    "one name twice": "[console_scripts]\na = demo:x\na = demo:y\n",
+    "one name twice in another group": "[other]\na = demo:x\na = demo:y\n",
+    "names that differ in case": "[console_scripts]\na = demo:x\nA = demo:y\n",
+    "interpolation": "[console_scripts]\na = %(b)s:x\n",
+}
+
+
+@pytest.mark.parametrize("what", BAD_ENTRY_POINTS)
+def test_a_wheel_with_bad_entry_points_is_refused(tmp_path: Path, what: str) -> None:
+    """Commands whose name or object is none, and, in any group, what `importlib.metadata` cannot read."""
+    with pytest.raises(UnbuildableEnvironment, match=r"demo-pkg") as caught:
+        installed(make_wheel(tmp_path, {"demo.py": b"x"}, entry_points=BAD_ENTRY_POINTS[what]), tmp_path)
+    assert "\n" not in caught.value.message
 
 
 def test_two_dist_info_folders_are_refused(tmp_path: Path) -> None:
