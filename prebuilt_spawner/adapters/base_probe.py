@@ -9,10 +9,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ..environment.base import BaseProbe, FolderEntry, InstalledDistribution, InstallScheme
+from ..environment.base import BaseProbe, CondaPackage, FolderEntry, InstalledDistribution, InstallScheme
 from .cache_folder import make_folder
 
-PROBE_VERSION = 2
+PROBE_VERSION = 3
 """Counts up when the script reports something else, so that kept probes are made again."""
 
 
@@ -29,17 +29,7 @@ def read_probe(text: str) -> BaseProbe:
     """
     try:
         report: dict[str, Any] = json.loads(text)
-        distributions = (
-            InstalledDistribution(
-                **{
-                    **entry,
-                    "requires": tuple(entry["requires"]),
-                    "provides_extra": tuple(entry["provides_extra"]),
-                    "files": None if entry["files"] is None else tuple(entry["files"]),
-                }
-            )
-            for entry in report["distributions"]
-        )
+        distributions = [_distribution(entry) for entry in report["distributions"]]
         glibc = report["glibc"]
         return BaseProbe(
             **{
@@ -47,6 +37,11 @@ def read_probe(text: str) -> BaseProbe:
                 "glibc": None if glibc is None else (glibc[0], glibc[1]),
                 "scheme": InstallScheme(**report["scheme"]),
                 "distributions": {entry.name: entry for entry in distributions},
+                "import_path": tuple(report["import_path"]),
+                "copies": tuple(_distribution(entry) for entry in report["copies"]),
+                "conda": {path: _conda_package(entry) for path, entry in report["conda"].items()},
+                "compiled": {folder: tuple(names) for folder, names in report["compiled"].items()},
+                "occupied": frozenset(report["occupied"]),
                 "folders": {
                     path: FolderEntry(mode=mode, uid=uid, gid=gid)
                     for path, (mode, uid, gid) in report["folders"].items()
@@ -55,6 +50,16 @@ def read_probe(text: str) -> BaseProbe:
         )
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"not a report of the base probe: {error!r}") from error
+
+
+def _distribution(entry: dict[str, Any]) -> InstalledDistribution:
+    lists = {key: tuple(entry[key]) for key in ("requires", "provides_extra", "scripts")}
+    files = None if entry["files"] is None else tuple(entry["files"])
+    return InstalledDistribution(**{**entry, **lists, "files": files})
+
+
+def _conda_package(entry: dict[str, Any]) -> CondaPackage:
+    return CondaPackage(**{**entry, "metadata": tuple(entry["metadata"]), "files": tuple(entry["files"])})
 
 
 class ProbeShelf:

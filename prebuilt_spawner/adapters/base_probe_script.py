@@ -5,6 +5,8 @@ It is sent as text, so it stands alone: the standard library of Python 3.8, noth
 
 from __future__ import annotations
 
+import csv
+import glob
 import importlib.metadata
 import json
 import os
@@ -37,45 +39,96 @@ def _scheme() -> dict[str, str]:
     return {key: os.path.realpath(path) for key, path in found.items()}
 
 
-def _recorded_files(distribution: Any, location: str) -> list[str] | None:
+def _search_path() -> list[str]:
+    """Where modules are looked for, first to last. This interpreter was told to pass over PYTHONPATH; no other is."""
+    own = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(entry)]
+    found: dict[str, None] = {}
+    for entry in own + sys.path:
+        if os.path.exists(entry):
+            found[os.path.realpath(entry)] = None
+    return list(found)
+
+
+class _RealPaths:
+    """Absolute paths with the symlinks of their folders resolved, but not the last part: a link is a file here."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, path: str) -> str:
+        folder, name = os.path.split(os.path.normpath(path))
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        return os.path.join(self._folders[folder], name)
+
+
+def _listed_files(distribution: Any, location: str, metadata: str, real: _RealPaths) -> list[str] | None:
     record = distribution.read_text("RECORD")
-    if record is None:
-        return None
-    import csv
+    if record is not None:
+        return [real(os.path.join(location, row[0])) for row in csv.reader(record.splitlines()) if row]
+    installed = distribution.read_text("installed-files.txt")  # setuptools' list, from before there was RECORD
+    if installed is not None:
+        return [real(os.path.join(location, metadata, line)) for line in installed.splitlines() if line]
+    return None
 
-    rows = [row for row in csv.reader(record.splitlines()) if row]
-    return [os.path.normpath(os.path.join(location, row[0])) for row in rows]
+
+def _script_names(distribution: Any) -> list[str]:
+    names = []
+    group = ""
+    for line in map(str.strip, (distribution.read_text("entry_points.txt") or "").splitlines()):
+        if line.startswith("["):
+            group = line.strip("[] ")
+        elif group in ("console_scripts", "gui_scripts") and "=" in line and not line.startswith("#"):
+            names.append(line.partition("=")[0].strip())
+    return names
 
 
-def _distributions() -> list[dict[str, Any]]:
+def _distributions(
+    path: list[str], scripts: str, real: _RealPaths
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Those that are imported, and the others: further copies, and metadata that cannot be read."""
     found: dict[str, dict[str, Any]] = {}
-    for distribution in importlib.metadata.distributions():
-        metadata = distribution.metadata
-        name = metadata["Name"] if metadata is not None else None
-        path = getattr(distribution, "_path", None)
-        if not name or path is None:
+    copies: list[dict[str, Any]] = []
+    for distribution in importlib.metadata.distributions(path=path):
+        where = getattr(distribution, "_path", None)
+        if where is None:
             continue
-        name = _normalised(name)
-        if name in found:
-            continue  # the first on sys.path is the one that is imported
-        location = os.path.realpath(os.path.dirname(str(path)))
-        found[name] = {
-            "name": name,
-            "version": metadata["Version"] or "",
+        folder, metadata_directory = os.path.split(str(where).rstrip("/"))
+        location = os.path.realpath(folder)
+        try:
+            metadata: Any = distribution.metadata or {}
+        except FileNotFoundError:
+            metadata = {}
+        name = metadata.get("Name")
+        many = metadata.get_all if name else lambda _: []
+        entry: dict[str, Any] = {
+            "name": _normalised(name or re.sub(r"(-.*)?\.(dist|egg)-info$", "", metadata_directory)),
+            "version": metadata.get("Version") or "",
             "location": location,
-            "metadata_directory": os.path.basename(str(path)),
+            "metadata_directory": metadata_directory,
             "installer": (distribution.read_text("INSTALLER") or "").strip(),
-            "requires": metadata.get_all("Requires-Dist") or [],
-            "requires_python": metadata["Requires-Python"] or "",
-            "provides_extra": metadata.get_all("Provides-Extra") or [],
-            "files": _recorded_files(distribution, location),
+            "requires": many("Requires-Dist") or [],
+            "requires_python": metadata.get("Requires-Python") or "",
+            "provides_extra": many("Provides-Extra") or [],
+            "files": _listed_files(distribution, location, metadata_directory, real),
+            "scripts": [os.path.join(scripts, script) for script in _script_names(distribution) if "/" not in script],
         }
-    return list(found.values())
+        # The first on sys.path is the one that is imported.
+        if name and entry["name"] not in found:
+            found[entry["name"]] = entry
+        else:
+            copies.append(entry)
+    return list(found.values()), copies
 
 
-def _folders(scheme: dict[str, str], others: list[str]) -> tuple[dict[str, list[int]], dict[str, str]]:
+def _walked(
+    scheme: dict[str, str], others: list[str]
+) -> tuple[dict[str, list[int]], dict[str, str], dict[str, list[str] | None]]:
+    """Folders at, above and below the scheme's places, links to folders, and by folder what else is in it: None where
+    that cannot be read."""
     folders: dict[str, list[int]] = {}
     links: dict[str, str] = {}
+    present: dict[str, list[str] | None] = {}
 
     def note(path: str) -> None:
         if path not in folders:
@@ -89,13 +142,126 @@ def _folders(scheme: dict[str, str], others: list[str]) -> tuple[dict[str, list[
                 note(above)
             above = os.path.dirname(above)
     for place in sorted(set(scheme.values())):
-        for root, names, _ in os.walk(place):
+        if place in present:
+            continue  # below one that was walked
+        for root, names, files in os.walk(place, onerror=lambda error: present.update({error.filename: None})):
             note(root)
+            present[root] = files
             for name in names:
                 path = os.path.join(root, name)
                 if os.path.islink(path):
                     links[path] = os.path.realpath(path)
-    return folders, links
+                    files.append(name)
+    return folders, links, present
+
+
+class _Holdings:
+    """What lies in the scheme's places, and what of it is on somebody's list."""
+
+    def __init__(self, present: dict[str, list[str] | None]) -> None:
+        self._present = present
+        self._files = {f"{folder}/{name}" for folder, names in present.items() for name in names or ()}
+        self._listed: set[str] = set()
+        self._listed_folders: set[str] = set()
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file of this path, which has no links among its folders."""
+        return path in self._files or (
+            os.path.dirname(path) not in self._present
+            and os.path.lexists(path)
+            and (os.path.islink(path) or not os.path.isdir(path))
+        )
+
+    def those_there(self, paths: list[str]) -> list[str]:
+        """Those of a list that exist, which are on a list from now on."""
+        found = sorted({path for path in paths if self.exists(path)})
+        self._listed.update(found)
+        return found
+
+    def unlisted(self, paths: list[str]) -> list[str]:
+        """Those that exist and are on no list so far."""
+        return [path for path in sorted(set(paths)) if path not in self._listed and self.exists(path)]
+
+    def is_compiled(self, path: str) -> bool:
+        """Whether it is bytecode of a listed source, or of a source that is gone and was beside listed files."""
+        folder, name = os.path.split(path)
+        stem, suffix = os.path.splitext(name)
+        if suffix not in (".pyc", ".pyo"):
+            return False
+        if os.path.basename(folder) != "__pycache__":
+            return f"{folder}/{stem}.py" in self._listed
+        folder = os.path.dirname(folder)
+        stem, tag = os.path.splitext(stem)
+        if tag.startswith(".opt-"):
+            stem = os.path.splitext(stem)[0]
+        source = f"{folder}/{stem}.py"
+        return source in self._listed or (source not in self._files and folder in self._listed_folders)
+
+    def report(self) -> tuple[dict[str, list[str]], list[str]]:
+        """By folder, the bytecode that no list names; and which folders with listed files in or below them also hold,
+        in or below them, what is neither listed nor such bytecode."""
+        self._listed_folders = {os.path.dirname(path) for path in self._listed}
+        compiled: dict[str, list[str]] = {}
+        occupied: set[str] = set()
+        for folder, names in self._present.items():
+            others = [name for name in names or () if f"{folder}/{name}" not in self._listed]
+            found = [name for name in others if self.is_compiled(f"{folder}/{name}")]
+            if found:
+                compiled[folder] = sorted(found)
+            if names is None or len(found) < len(others):
+                occupied.add(folder)
+        return compiled, sorted(_with_parents(occupied) & _with_parents(self._listed_folders))
+
+
+def _with_parents(folders: set[str]) -> set[str]:
+    found: set[str] = set()
+    for folder in folders:
+        while folder not in found and folder != "/":
+            found.add(folder)
+            folder = os.path.dirname(folder)
+    return found
+
+
+def _conda_packages(
+    scheme: dict[str, str], distributions: list[dict[str, Any]], holdings: _Holdings, real: _RealPaths
+) -> dict[str, dict[str, Any]]:
+    """Conda's records of the packages that hold a distribution, by path. Told apart by their files: a package is often
+    called otherwise than the distribution in it."""
+    prefix = scheme["data"]
+    sites = (f"{scheme['purelib']}/", f"{scheme['platlib']}/")
+    metadata = {f"{entry['location']}/{entry['metadata_directory']}": entry for entry in distributions}
+    found = {}
+    for record in sorted(glob.glob(os.path.join(glob.escape(prefix), "conda-meta", "*.json"))):
+        try:
+            with open(record, encoding="utf-8") as stream:
+                document = json.load(stream)
+            files = [real(os.path.join(prefix, file)) for file in document["files"]]
+            name = str(document["name"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        held = sorted({path for file in files for path in (file, os.path.dirname(file)) if path in metadata})
+        if not held:
+            continue
+        scripts = {script for path in held for script in metadata[path]["scripts"]}
+        others = [path for path in holdings.unlisted(files) if path not in scripts and not holdings.is_compiled(path)]
+        found[record] = {
+            "name": name,
+            "metadata": held,
+            "files": [path for path in others if path.startswith(sites)],
+            "has_more": any(not path.startswith(sites) for path in others),
+        }
+    return found
+
+
+def _customisers(path: list[str]) -> dict[str, str]:
+    """The modules that every interpreter imports as it starts, if they are there: the path of each."""
+    found: dict[str, str] = {}
+    for name in ("sitecustomize", "usercustomize"):
+        for folder in path:
+            for file in (f"{name}/__init__.py", f"{name}.py"):
+                if name not in found and os.path.isfile(os.path.join(folder, file)):
+                    found[name] = os.path.join(folder, file)
+    return found
 
 
 def _executables() -> dict[str, str]:
@@ -139,11 +305,35 @@ def _glibc() -> list[int] | None:
     return [int(part) for part in version.split(".")[:2]]
 
 
+def _with_lists(
+    scheme: dict[str, str], distributions: list[dict[str, Any]], present: dict[str, list[str] | None], real: _RealPaths
+) -> dict[str, Any]:
+    """Reduce the distributions' lists to what is there, and report what else is."""
+    holdings = _Holdings(present)
+    for entry in distributions:
+        if entry["files"] is not None:
+            entry["files"] = holdings.those_there(entry["files"])
+    sites = (scheme["purelib"], scheme["platlib"])
+    for entry in distributions:
+        in_site = entry["location"] in sites or os.path.dirname(entry["location"]) in sites
+        entry["scripts"] = holdings.unlisted(entry["scripts"]) if in_site else []
+    for entry in distributions:
+        holdings.those_there(entry["scripts"])
+    conda = _conda_packages(scheme, distributions, holdings, real)
+    for package in conda.values():
+        holdings.those_there(package["files"])
+    compiled, occupied = holdings.report()
+    return {"conda": conda, "compiled": compiled, "occupied": occupied}
+
+
 def report() -> dict[str, Any]:
     """What `BaseProbe` holds, as JSON values."""
     scheme = _scheme()
     stdlib = os.path.realpath(sysconfig.get_path("stdlib"))
-    folders, links = _folders(scheme, [stdlib, "/usr/local/share/prebuilt-spawner"])
+    folders, links, present = _walked(scheme, [stdlib, "/usr/local/share/prebuilt-spawner"])
+    path = _search_path()
+    real = _RealPaths()
+    distributions, copies = _distributions(path, scheme["scripts"], real)
     uid = os.getuid()
     try:
         account = pwd.getpwuid(uid)
@@ -170,7 +360,11 @@ def report() -> dict[str, Any]:
         "uid": uid,
         "gid": os.getgid(),
         "home": os.environ.get("HOME") or home,
-        "distributions": _distributions(),
+        "import_path": path,
+        "customisers": _customisers(path),
+        "distributions": distributions,
+        "copies": copies,
+        **_with_lists(scheme, distributions + copies, present, real),
         "folders": folders,
         "links": links,
         "executables": _executables(),
@@ -178,4 +372,4 @@ def report() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(report(), sort_keys=True))
+    print(json.dumps(report(), sort_keys=True, separators=(",", ":")))

@@ -65,7 +65,9 @@ class InstalledDistribution:
         requires: Its `Requires-Dist` lines.
         requires_python: Its `Requires-Python`, or "".
         provides_extra: Its `Provides-Extra` names.
-        files: The absolute paths that its RECORD lists, normalised; None where it has no RECORD.
+        files: What its RECORD (or `installed-files.txt`, which setuptools wrote before) lists and the base has:
+            absolute paths of files, symlinked folders resolved; None where it has no such list.
+        scripts: The programs of its entry points that are in the scheme's folder for them and on nobody's list.
     """
 
     name: str
@@ -77,6 +79,25 @@ class InstalledDistribution:
     requires_python: str = ""
     provides_extra: tuple[str, ...] = ()
     files: tuple[str, ...] | None = None
+    scripts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CondaPackage:
+    """A package that conda installed and that holds at least one distribution.
+
+    Attributes:
+        name: Conda's, which can differ from the distribution's (`pytorch` for `torch`).
+        metadata: The absolute paths of its distributions' metadata folders.
+        files: Its files in the folders of packages that are on no distribution's list; absolute, symlinked folders
+            resolved. Bytecode of listed sources is not among them.
+        has_more: Whether it has files in other places that are on no distribution's list, as shared libraries.
+    """
+
+    name: str
+    metadata: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    has_more: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +126,19 @@ class BaseProbe:
         virtual: True where the interpreter lives in a virtual environment (PEP 405).
         markers: The environment-marker values of PEP 508 (`packaging.markers.Environment`).
         scheme: Where a wheel's files go.
+        import_path: The folders in which modules are looked for, first to last; absolute, symlinks resolved. Those of
+            the image's PYTHONPATH come first, as they do for the server.
+        customisers: `sitecustomize` and `usercustomize`, which every interpreter imports as it starts: the absolute
+            path of each that is there.
         distributions: What is installed, by normalised name; where a name is there twice, the one that is imported.
+        copies: The other ones of names that are there twice, and metadata without a name, which gets its folder's.
+        conda: Conda's packages that hold distributions, by the absolute path of conda's record of them.
         folders: Every folder at and above the scheme's places and below them, by absolute path.
         links: Symlinks below the scheme's places that point at folders, by absolute path: target.
+        compiled: Names of the bytecode files that are on no list, by their folder: those of listed sources, and in
+            `__pycache__` beside listed files those whose source is gone.
+        occupied: The folders that have a listed file and also something that is neither listed nor in `compiled`; each
+            of the two in them or below.
         executables: The programs on the default user's PATH, by name: absolute path of the first.
         user, uid, gid, home: Who the image's default user is; `home` is absolute.
     """
@@ -127,8 +158,14 @@ class BaseProbe:
     uid: int
     gid: int
     home: str
+    import_path: tuple[str, ...] = ()
+    customisers: Mapping[str, str] = field(default_factory=dict)
     distributions: Mapping[str, InstalledDistribution] = field(default_factory=dict)
+    copies: tuple[InstalledDistribution, ...] = ()
+    conda: Mapping[str, CondaPackage] = field(default_factory=dict)
     folders: Mapping[str, FolderEntry] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
+    compiled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    occupied: frozenset[str] = frozenset()
     executables: Mapping[str, str] = field(default_factory=dict)
     build: str = ""

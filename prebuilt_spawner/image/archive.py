@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import StorageFailure
 from .config import MANIFEST_MEDIA_TYPE, canonical, descriptor, oci_manifest, sha256_of
 from .layer import FileRange, ImagePlan, Layer, Part
-from .replacement import parents
+from .paths import parents
 from .tar import END_OF_ARCHIVE, padding, tar_header
 
 CHUNK_BYTES = 1024 * 1024

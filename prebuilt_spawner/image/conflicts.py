@@ -6,11 +6,15 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from packaging.utils import canonicalize_name
+
 from ..environment.base import BaseProbe
 from ..errors import UnbuildableEnvironment
+from .emptied import source_of
 from .fragment import Fragment, FragmentFile
-from .replacement import Replacement, in_image, parents
-from .shadows import ProtectedModules
+from .paths import in_image, look, parents, site_folders
+from .replacement import Replacement
+from .shadows import ProtectedModules, module_of
 from .wheel import printable
 
 _EXECUTABLE = 0o111
@@ -44,7 +48,8 @@ def without_conflicts(
     Raises:
         UnbuildableEnvironment: Two want different things of one path; names both and the file.
     """
-    check = _Check(probe=probe, replaced=replaced, own_paths=own_paths, protected=protected)
+    names = {fragment.distribution for fragment in fragments}
+    check = _Check(probe=probe, replaced=replaced, own_paths=own_paths, protected=protected, names=names)
     ordered = sorted(fragments, key=lambda fragment: fragment.distribution)
     parts = tuple(FragmentPart(fragment=fragment, files=check.accepted(fragment)) for fragment in ordered)
     check.folders_are_not_files()
@@ -55,15 +60,25 @@ class _Check:
     """The files that were accepted so far, and the rules for the next."""
 
     def __init__(
-        self, *, probe: BaseProbe, replaced: Replacement, own_paths: Collection[str], protected: Collection[str]
+        self,
+        *,
+        probe: BaseProbe,
+        replaced: Replacement,
+        own_paths: Collection[str],
+        protected: Collection[str],
+        names: Collection[str],
     ) -> None:
         self._probe = probe
         self._replaced = replaced
         self._own_paths = frozenset(own_paths)
         self._protected = frozenset(protected)
         self._server = ProtectedModules(probe=probe, replaced=replaced, protected=self._protected)
+        self._distributions = frozenset((*probe.distributions, *names))
         self._accepted: dict[str, tuple[str, FragmentFile]] = {}
         self._spellings: dict[str, str] = {}
+        """Paths of files by their looks: those of the base that stay, and those that were accepted."""
+        for path in replaced.staying:
+            self._spellings.setdefault(look(path), path)
         self._folders: dict[str, str] = {}
         """Folders of accepted files, by path: the distribution that had it first."""
         scheme = probe.scheme
@@ -71,7 +86,7 @@ class _Check:
             path.rpartition("/")[0] for path in (*probe.executables.values(), f"{scheme.scripts}/")
         }
         self._stdlib = f"{in_image(probe.stdlib)}/"
-        self._site_folders = tuple(f"{in_image(place)}/" for place in (scheme.purelib, scheme.platlib))
+        self._site_folders = tuple(f"{place}/" for place in site_folders(scheme))
 
     def accepted(self, fragment: Fragment) -> tuple[FragmentFile, ...]:
         """The files of a fragment that are not there yet."""
@@ -84,27 +99,39 @@ class _Check:
 
     def _is_new(self, name: str, file: FragmentFile) -> bool:
         path = file.path
-        spelling = self._spellings.setdefault(path.casefold(), path)
-        if spelling != path:
-            _conflict(name, self._accepted[spelling][0], path, "in spellings that differ only in case")
         if path in self._accepted:
             other, same = self._accepted[path]
-            # Bytecode of equal sources is equal enough: before Python 3.11 it depends on what was compiled before.
-            if not _is_bytecode(path) and (same.sha256, same.mode) != (file.sha256, file.mode):
+            if _is_bytecode(path):
+                return False  # of equal sources; before Python 3.11 it depends on what was compiled before
+            if (same.sha256, same.size_bytes) != (file.sha256, file.size_bytes):
                 _conflict(name, other, path, "with different content")
+            if same.mode != file.mode:
+                _conflict(name, other, path, "one as a program, the other not")
             return False
+        self._check_spelling(name, path)
         self._check_folders(name, path)
         self._check_base(name, path)
+        self._check_metadata(name, path)
+        self._check_customiser(name, path)
         self._check_program(name, file)
         self._accepted[path] = name, file
         return True
+
+    def _check_spelling(self, name: str, path: str) -> None:
+        spelling = self._spellings.setdefault(look(path), path)
+        if spelling == path or path in self._replaced.staying:
+            return
+        accepted = self._accepted.get(spelling)
+        whose = f"{self._replaced.staying[spelling]} in the base image" if accepted is None else accepted[0]
+        how = f'the one as "{printable(spelling)}", which differs only in case or in how accents are encoded'
+        _conflict(name, whose, path, how)
 
     def _check_folders(self, name: str, path: str) -> None:
         for folder in parents(path):
             if folder in self._folders:
                 return
             self._folders[folder] = name
-            if f"/{folder}" in self._probe.links:
+            if f"/{folder}" in self._probe.links and not self._replaced.removes(folder):
                 _refuse(name, path, "a folder that is a link in the base image")
             if folder in self._replaced.staying:
                 self._belongs(name, folder)
@@ -113,22 +140,55 @@ class _Check:
         absolute = f"/{path}"
         if path in self._own_paths:
             _refuse(name, path, "a place that is kept for notes about the image")
-        if absolute in self._probe.folders or absolute in self._probe.links:
+        if (absolute in self._probe.folders or absolute in self._probe.links) and not self._replaced.removes(path):
             _refuse(name, path, "the place of a folder of the base image")
         if path.startswith(self._stdlib) and not path.startswith(self._site_folders):
             _refuse(name, path, "Python's own library")
         owner = self._replaced.staying.get(path)
         # What its replaced version shared already (the `__init__.py` of an old namespace package) it may go on sharing.
-        if owner is not None and (owner in self._protected or path not in (self._replaced.former.get(name) or ())):
+        former = self._replaced.former.get(name) or ()
+        was_its_own = path in former or (_is_bytecode(path) and source_of(path) in former)
+        if owner is not None and (owner in self._protected or not was_its_own):
             self._belongs(name, path)
         hidden = self._server.owner_of(path)
-        if hidden is not None and path not in (self._replaced.former.get(name) or ()):
+        if hidden is not None and not was_its_own:
             _hides(name, path, hidden)
+
+    def _in_site(self, path: str) -> str:
+        """The path from the folder of packages that it lies in; "" where it lies in none."""
+        place = next((place for place in self._site_folders if path.startswith(place)), None)
+        return "" if place is None else path.removeprefix(place)
+
+    def _check_metadata(self, name: str, path: str) -> None:
+        """That it does not change what is said of another distribution. `CheckedWheel` has seen to the folders of
+        packages; the way through the data folder needs the scheme."""
+        top = self._in_site(path).partition("/")[0]
+        if not top.endswith((".dist-info", ".egg-info")):
+            return
+        described = canonicalize_name(top.rpartition(".")[0].partition("-")[0])
+        # Metadata of a distribution that is not there is litter of a careless build, as pip takes it.
+        if described != name and described in self._distributions:
+            raise UnbuildableEnvironment(
+                f'{name} has a file "{printable(path)}" in the metadata of {described}. '
+                f"Leave {name} out, or try another version of it."
+            )
+
+    def _check_customiser(self, name: str, path: str) -> None:
+        """That what the base runs whenever Python starts goes on running: only the first such module is imported."""
+        present = self._probe.customisers.get(module_of(self._in_site(path)) or "")
+        if present is not None and not self._replaced.removes(in_image(present)):
+            owner = self._replaced.staying.get(in_image(present))
+            raise UnbuildableEnvironment(
+                f'{name} has a file "{printable(path)}", which Python would run at every start, and so has '
+                f"{'the base image' if owner is None else f'{owner} in the base image'}; only one of them can be. "
+                f"Leave {name} out, or try another version of it.",
+                detail=present,
+            )
 
     def _check_program(self, name: str, file: FragmentFile) -> None:
         folder, _, program = f"/{file.path}".rpartition("/")
         present = self._probe.executables.get(program)
-        if present is None or folder not in self._program_folders or in_image(present) in self._replaced.removed:
+        if present is None or folder not in self._program_folders or self._replaced.removes(in_image(present)):
             return
         owner = self._replaced.staying.get(in_image(present))
         if in_image(present) == file.path:
@@ -136,10 +196,10 @@ class _Check:
                 return
         elif not file.mode & _EXECUTABLE or self._is_formers(name, present):
             return
-        if owner is not None:
-            belongs = "to the server" if owner in self._protected else f"to {owner} in the base image"
+        if owner is None:
+            belongs = f"to the base image, in {printable(present.rpartition('/')[0])}"
         else:
-            belongs = "to the base image"
+            belongs = f"to the server ({owner})" if owner in self._protected else f"to {owner} in the base image"
         raise UnbuildableEnvironment(
             f'{name} brings a command "{printable(program)}" that would take the place of the one that belongs '
             f"{belongs}. Leave {name} out, or try another version of it.",

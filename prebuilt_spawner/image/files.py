@@ -8,7 +8,7 @@ import shlex
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock, to_pylock
 from .names import SHARE_FOLDER
-from .replacement import in_image
+from .paths import in_image
 
 _MANAGED_ERROR = """\
 Packages cannot be installed in a running server here: all servers of this environment share one image.

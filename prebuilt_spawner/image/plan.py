@@ -11,7 +11,8 @@ from .archive import layer_digest
 from .conflicts import without_conflicts
 from .fragment import Fragment
 from .layer import FileRange, ImagePlan, Layer, LowerLayers, Part
-from .replacement import RealPaths, Replacement, parents, replacement
+from .paths import RealPaths, parents
+from .replacement import Replacement, replacement
 from .stacking import Stack, best_first
 from .tar import END_OF_ARCHIVE, padding, tar_header
 
@@ -152,7 +153,8 @@ def contents(
     """
     real = RealPaths(probe.links)
     ours = {real(path): content for path, content in own_files.items()}
-    replaced = replacement(probe, lock)
+    incoming = {file.path for fragment in fragments for file in fragment.files} | ours.keys()
+    replaced = replacement(probe, lock, incoming=incoming)
     without_conflicts(fragments, probe=probe, replaced=replaced, own_paths=ours, protected=protected)
     return Contents(
         base=base,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..environment.base import BaseProbe, InstalledDistribution
-from .replacement import Replacement, in_image
+from .paths import in_image
+from .replacement import Replacement
 
 _MODULE_SUFFIXES = (".py", ".pyc", ".so")
 _PACKAGE = "__init__"
@@ -44,7 +45,7 @@ class ProtectedModules:
         relative = path[len(place) :]
         if relative in self._files:
             return self._files[relative]
-        module = _module(relative)
+        module = module_of(relative)
         if module is None:
             return None
         owners = (self._modules.get(prefix) for prefix in _prefixes(module))
@@ -65,13 +66,13 @@ def _outermost_modules(distribution: InstalledDistribution, files: Iterable[str]
     """
     if distribution.files is None:
         return frozenset({distribution.name.replace("-", "_").casefold()})
-    paths = [path for path in files if _module(path) is not None]
-    packages = {_module(path) for path in paths if _is_package(path)}
-    modules = filter(None, map(_module, paths))
+    paths = [path for path in files if module_of(path) is not None]
+    packages = {module_of(path) for path in paths if _is_package(path)}
+    modules = filter(None, map(module_of, paths))
     return frozenset(next((prefix for prefix in _prefixes(module) if prefix in packages), module) for module in modules)
 
 
-def _module(path: str) -> str | None:
+def module_of(path: str) -> str | None:
     """What is imported from a file, with slashes and in lower case: `a/b` for `a/b.py`, `a` for `a/__init__.py`; None
     for a file that cannot be imported by its name, as what the interpreter has compiled cannot."""
     folder, _, name = path.rpartition("/")
