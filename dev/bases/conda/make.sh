@@ -6,8 +6,8 @@ here=$(dirname "$0")
 trap 'rm -rf "$here"' EXIT
 
 source "$here/install_older.sh"
-/usr/bin/python3 -IS "$here/conda_python.py"
-/opt/conda/bin/python3 -IS "$here/conda.py"
+/usr/bin/python3 -IS "$here/python.py"
+/opt/conda/bin/python3 -IS "$here/packages.py"
 rm -rf /opt/venv
 install -m 0755 "$here/10activate-conda-env.sh" /usr/local/bin/before-notebook.d/
 

@@ -42,11 +42,11 @@ NAMES = {
 
 NO_INDEX_HAS = {
     # name: version, requirements
-    "conda": ("25.9.1", ["conda-libmamba-solver>=25.4.0", "conda-package-handling>=2.2.0", "requests<3,>=2.28.0"]),
+    "conda": ("25.9.1", ["conda-libmamba-solver>=25.4.0", "menuinst>=2", "requests<3,>=2.28.0"]),
     # The last two are not met.
-    "conda-libmamba-solver": ("25.4.0", ["conda>=23.7.3", "libmambapy>=2.0.0", "boltons>=23.0.2", "idna<3"]),
-    "conda-package-handling": ("2.4.0", ["json5<0.12"]),
+    "conda-libmamba-solver": ("25.4.0", ["conda>=23.7.3", "libmambapy>=2", "json5<0.12", "boltons>=23.0.2", "idna<3"]),
     "libmambapy": ("2.3.3", []),
+    "menuinst": ("2.3.1", []),
 }
 WHEEL = "Wheel-Version: 1.0\nGenerator: hatchling 1.27.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 CONDA_SCRIPT = f"""\

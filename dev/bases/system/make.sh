@@ -8,5 +8,5 @@ trap 'rm -rf "$here"' EXIT
 source "$here/install_older.sh"
 dpkg --install "$here"/packages/*.deb >/dev/null
 # What the distribution has, pip does not install once more.
-/usr/bin/python3 -IS "$here/system.py"
+/usr/bin/python3 -IS "$here/packages.py"
 rm -rf /opt/venv
