@@ -16,16 +16,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from prebuilt_spawner.adapters.docker_compiler import DockerCompiler
-from prebuilt_spawner.adapters.docker_engine import DockerEngine
-from prebuilt_spawner.adapters.network import NetworkSettings
-from prebuilt_spawner.adapters.uv_resolver import UvResolver
-from prebuilt_spawner.adapters.wheel_store import DiskWheelStore
-from prebuilt_spawner.build.events import ignore
-from prebuilt_spawner.build.locking import Locksmith
-from prebuilt_spawner.build.manager import BuildManager
-from prebuilt_spawner.build.provider import Environment, EnvironmentRequest, Provider
-from prebuilt_spawner.ledger.sql_ledger import SqlLedger
+from ..assembling import assembled
 
 RUN = "s" + secrets.token_hex(4)
 REPOSITORY = f"prebuilt-spawner-test/{RUN}"
@@ -59,27 +50,6 @@ def clients(engines: list[str]):
         client.close()
 
 
-async def _ensure(address: str, folder: Path, base: str) -> Environment:
-    """The environment of `REQUEST`, from a hub's parts with empty caches and an empty ledger."""
-    network = NetworkSettings.from_environment(os.environ, index_url=None, extra_index_urls=())
-    engine = DockerEngine(repository=REPOSITORY, cache_dir=folder, client_kwargs={"base_url": address})
-    compiler = DockerCompiler(client_kwargs={"base_url": address}, labels={"prebuilt_spawner.test": RUN})
-    wheel_store = DiskWheelStore(network, folder, compiler)
-    ledger = SqlLedger(f"sqlite:///{folder}/ledger.sqlite")
-    manager = BuildManager(
-        engine=engine,
-        wheel_store=wheel_store,
-        ledger=ledger,
-        locksmith=Locksmith(ledger, UvResolver(network, folder), index_url=None, extra_index_urls=()),
-        provider=Provider(engine=engine, wheel_store=wheel_store, ledger=ledger, repository=REPOSITORY),
-    )
-    try:
-        request = EnvironmentRequest(user="anybody", requirements=REQUEST, base=base)
-        return await manager.ensure(request, report=ignore)
-    finally:
-        await manager.close()
-
-
 async def test_the_same_request_has_the_same_tag_on_every_store(
     engines: list[str], clients: dict[str, docker.APIClient], tmp_path: Path, base: str
 ):
@@ -88,7 +58,9 @@ async def test_the_same_request_has_the_same_tag_on_every_store(
     for number, address in enumerate(engines):
         folder = tmp_path / str(number)
         folder.mkdir()
-        environment = await _ensure(address, folder, base)
+        environment = await assembled(
+            REQUEST, base=base, repository=REPOSITORY, folder=folder, client_kwargs={"base_url": address}
+        )
         names.add(environment.image)
         client = clients[address]
         image = client.inspect_image(environment.image)

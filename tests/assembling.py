@@ -1,0 +1,46 @@
+"""Environments without a hub: the parts that a hub has, wired as it wires them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prebuilt_spawner.build.events import ignore
+from prebuilt_spawner.build.provider import Environment, EnvironmentRequest
+from prebuilt_spawner.hub.runtime import RuntimeSettings, build_manager
+
+
+async def assembled(
+    requirements: Sequence[str],
+    *,
+    base: str,
+    repository: str,
+    folder: Path,
+    client_kwargs: Mapping[str, Any] | None = None,
+) -> Environment:
+    """The environment that is asked for, with its image in the engine.
+
+    Args:
+        requirements: Canonical.
+        base: The base image's reference.
+        repository: Where the image is named.
+        folder: For caches and the ledger; what was asked there before has the same answer.
+        client_kwargs: Of the engine's client; by default as the environment says.
+    """
+    settings = RuntimeSettings(
+        repository=repository,
+        immutable=True,
+        index_url="",
+        extra_index_urls=(),
+        db_url=f"sqlite:///{folder}/ledger.sqlite",
+        cache_dir=str(folder),
+        max_concurrent_builds=1,
+        client_kwargs=client_kwargs or {},
+    )
+    manager = await build_manager(settings)
+    try:
+        request = EnvironmentRequest(user="anybody", requirements=tuple(requirements), base=base)
+        return await manager.ensure(request, report=ignore)
+    finally:
+        await manager.close()

@@ -1,0 +1,203 @@
+"""What may be otherwise in our images than where pip installed the same lock: all of it, each with its reason."""
+
+from __future__ import annotations
+
+import csv
+import posixpath
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from prebuilt_spawner.image.files import externally_managed
+
+from .conftest import KINDS
+from .images import Images
+from .trees import Difference
+
+BYTECODE_PENDING = True
+"""Our images hold no bytecode yet."""
+
+
+def always(difference: Difference, images: Images) -> bool:
+    """What is said by path and aspect is enough."""
+    return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allowed:
+    """A kind of difference that is meant.
+
+    Attributes:
+        reason: Why.
+        path: A regular expression for the whole path.
+        aspects: See `Difference`.
+        kinds: The bases on which it is found; on others it is not allowed.
+        holds: Whether the difference is just this one, where path and aspect do not say enough.
+    """
+
+    reason: str
+    path: str
+    aspects: frozenset[str]
+    kinds: tuple[str, ...] = KINDS
+    holds: Callable[[Difference, Images], bool] = always
+
+    def covers(self, difference: Difference, images: Images) -> bool:
+        """Whether it is this kind of difference."""
+        return (
+            images.base.kind in self.kinds
+            and difference.aspect in self.aspects
+            and re.fullmatch(self.path, difference.path) is not None
+            and self.holds(difference, images)
+        )
+
+
+def explained(
+    found: Iterable[Difference], allowed: Iterable[Allowed], images: Images
+) -> tuple[list[Difference], list[Allowed]]:
+    """(differences that nothing allows, entries for this kind of base that allow none of the differences)."""
+    entries = [entry for entry in allowed if images.base.kind in entry.kinds]
+    used: set[int] = set()
+    unexplained = []
+    for difference in found:
+        covering = [number for number, entry in enumerate(entries) if entry.covers(difference, images)]
+        used.update(covering)
+        if not covering:
+            unexplained.append(difference)
+    return unexplained, [entry for number, entry in enumerate(entries) if number not in used]
+
+
+def _says_who_installed(difference: Difference, images: Images) -> bool:
+    return images.texts(difference.path) == ("prebuilt-spawner\n", "pip\n")
+
+
+_LAUNCHER = re.compile(
+    r"(?P<shebang>#!.+\n)(?:# -\*- coding: utf-8 -\*-\n)?(?:import re\n)?import sys\n+"
+    r"from (?P<module>\S+) import (?P<name>\S+)\n+"
+    r"if __name__ == ['\"]__main__['\"]:\n(?:    (?:if )?sys\.argv.*\n| {8}sys\.argv.*\n)*"
+    r"    sys\.exit\((?P<call>\S+)\(\)\)\n?"
+)
+
+
+def _is_launcher(difference: Difference, images: Images) -> bool:
+    ours, pips = (_LAUNCHER.fullmatch(text) for text in images.texts(difference.path))
+    return ours is not None and pips is not None and ours.groupdict() == pips.groupdict()
+
+
+def _lists_the_same(difference: Difference, images: Images) -> bool:
+    """Whether RECORD differs in no more than in the rows of files that may differ."""
+    site = posixpath.dirname(posixpath.dirname(difference.path))
+    folder = posixpath.basename(posixpath.dirname(difference.path))
+    ours, pips = (list(csv.reader(text.splitlines())) for text in images.texts(difference.path))
+    launchers = set()
+    for path, *facts in ours:
+        absolute = posixpath.normpath(posixpath.join(site, path))
+        if absolute in images.our_tree and [path, *facts] not in pips:
+            one = Difference(absolute, "content", "", "")
+            if images.has_texts(absolute) and _is_launcher(one, images):
+                launchers.add(path)
+    omitted = {f"{folder}/INSTALLER", f"{folder}/REQUESTED"}
+
+    def compared(rows: list[list[str]]) -> list[list[str]]:
+        return [
+            [path] if path in launchers else [path, *facts]
+            for path, *facts in rows
+            if path not in omitted and not (BYTECODE_PENDING and path.endswith(".pyc"))
+        ]
+
+    return compared(ours) == compared(pips)
+
+
+def _has_the_folders_group(difference: Difference, images: Images) -> bool:
+    folder = posixpath.dirname(difference.path)
+    while folder not in images.base.tree:
+        folder = posixpath.dirname(folder)
+    above = images.base.tree[folder]
+    if not above.mode & 0o2000:
+        return False
+    if difference.aspect == "owner":
+        return (difference.ours, difference.pips) == ("0:0", f"0:{above.gid}")
+    return int(difference.pips or "", 8) == int(difference.ours or "", 8) | 0o2000
+
+
+def _is_ours(difference: Difference, images: Images) -> bool:
+    return difference.path in images.our_tree and images.texts(difference.path)[0] == externally_managed()
+
+
+def _is_unchecked(difference: Difference, images: Images) -> bool:
+    return (difference.ours, difference.pips) == ("unchecked-hash", "timestamp")
+
+
+_METADATA = r"/.*/[^/]+\.dist-info"
+
+ALLOWED = [
+    Allowed(
+        reason="INSTALLER says who installed it",
+        path=f"{_METADATA}/INSTALLER",
+        aspects=frozenset({"content"}),
+        holds=_says_who_installed,
+    ),
+    Allowed(
+        reason="REQUESTED says who was asked for by name; the same lock gives the same files whoever asked",
+        path=f"{_METADATA}/REQUESTED",
+        aspects=frozenset({"only pip's"}),
+    ),
+    Allowed(
+        reason="RECORD lists these files, and the launchers' hashes",
+        path=f"{_METADATA}/RECORD",
+        aspects=frozenset({"content"}),
+        holds=_lists_the_same,
+    ),
+    Allowed(
+        reason="a launcher's text is our own, so that a newer pip or library does not change it; it does the same",
+        path=r"/(?:opt/venv|usr/local|opt/conda)/bin/[^/]+",
+        aspects=frozenset({"content"}),
+        holds=_is_launcher,
+    ),
+    Allowed(
+        reason="the image says what it is made of",
+        path=r"/usr/local/share/prebuilt-spawner(/pylock\.toml|/Dockerfile)?",
+        aspects=frozenset({"only ours"}),
+    ),
+    Allowed(
+        reason="the image says how to ask for a package, in the place of the distribution's own words",
+        path=r"/usr/lib/python3\.\d+/EXTERNALLY-MANAGED",
+        aspects=frozenset({"content"}),
+        kinds=("system",),
+        holds=_is_ours,
+    ),
+    Allowed(
+        reason="the image says how to ask for a package",
+        path=r"/opt/conda/lib/python3\.\d+/EXTERNALLY-MANAGED",
+        aspects=frozenset({"only ours"}),
+        kinds=("conda",),
+    ),
+    Allowed(
+        reason="a folder with the setgid bit hands its group and the bit down; what we add is root's everywhere",
+        path=r"/opt/conda/.+",
+        aspects=frozenset({"owner", "mode"}),
+        kinds=("conda",),
+        holds=_has_the_folders_group,
+    ),
+    Allowed(
+        reason="our images hold no bytecode yet",
+        path=r"/.+(/__pycache__|\.pyc)",
+        aspects=frozenset({"only pip's"}),
+    )
+    if BYTECODE_PENDING
+    else Allowed(
+        reason="bytecode that names no time of its source is the same everywhere",
+        path=r"/.+\.pyc",
+        aspects=frozenset({"bytecode form"}),
+        holds=_is_unchecked,
+    ),
+]
+
+ALLOWED_WHERE_REPLACED = [
+    *ALLOWED,
+    Allowed(
+        reason="pip knows nothing of conda's records; with the package goes what conda says of it",
+        path=r"/opt/conda/conda-meta/[^/]+\.json",
+        aspects=frozenset({"only pip's"}),
+        kinds=("conda",),
+    ),
+]
