@@ -85,8 +85,10 @@ def replacement(probe: BaseProbe, lock: Lock, *, incoming: Collection[str] = ())
     gone = {path for path in gone if f"/{path.rpartition('/')[0]}" in probe.folders}
     refilled = {folder for path in incoming for folder in parents(path)}
     removed = with_emptied_folders(gone, probe=probe, remaining=base.known_files() - gone, refilled=refilled)
-    removed |= whole - refilled
+    removed |= whole
     removed |= {in_image(record) for record, package in replaced.items() if not package.has_more}
+    # Where images are stacked, whiteouts can come above new files: none may be of a folder that holds some.
+    removed -= refilled
     return Replacement(
         removed=frozenset(path for path in removed if removed.isdisjoint(parents(path))),
         staying=staying,
