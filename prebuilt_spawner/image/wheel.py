@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import re
@@ -59,6 +60,7 @@ _MALFORMED = (
     NotImplementedError,
     UnicodeDecodeError,
     KeyError,
+    csv.Error,
     InstallerError,
     InvalidRecordEntry,
 )
@@ -76,7 +78,7 @@ class WheelMember:
     def __init__(self, info: zipfile.ZipInfo, record: RecordEntry) -> None:
         self.info = info
         self.record = record
-        """What the wheel says of the file; hash and size are there."""
+        """What the wheel says of the file. The size is there, and the hash of all but RECORD and its signatures."""
 
     @property
     def listed_sha256(self) -> str | None:

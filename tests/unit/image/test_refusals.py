@@ -143,6 +143,10 @@ BAD_WHEELS: dict[str, dict[str, Any]] = {
     "wheel version that is none": {"wheel_file": b"Wheel-Version: 1.x\nRoot-Is-Purelib: true\n"},
     "WHEEL that is not text": {"wheel_file": b"Wheel-Version: 1.0\nGenerator: \xff\n"},
     "empty RECORD": {"record": b""},
+    "RECORD with a row without end": {"record": b"x" * 200_000 + b",,\n"},
+    "RECORD with an empty row": {"record": b"demo.py,sha256=x,1\n\n"},
+    "RECORD with an open quotation mark": {"record": b'"demo.py,sha256=x,1\n'},
+    "RECORD with a null character": {"record": b"demo\0.py,sha256=x,1\n"},
     "RECORD that is not text": {"record": b"\xff\xfe,,\n"},
 }
 
