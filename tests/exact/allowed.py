@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import posixpath
 import re
@@ -33,6 +34,7 @@ class Allowed:
         aspects: See `Difference`.
         kinds: The bases on which it is found; on others it is not allowed.
         holds: Whether the difference is just this one, where path and aspect do not say enough.
+        always_found: Whether it is found in every comparison; else it depends on what the newest packages hold.
     """
 
     reason: str
@@ -40,6 +42,7 @@ class Allowed:
     aspects: frozenset[str]
     kinds: tuple[str, ...] = KINDS
     holds: Callable[[Difference, Images], bool] = always
+    always_found: bool = True
 
     def covers(self, difference: Difference, images: Images) -> bool:
         """Whether it is this kind of difference."""
@@ -54,7 +57,7 @@ class Allowed:
 def explained(
     found: Iterable[Difference], allowed: Iterable[Allowed], images: Images
 ) -> tuple[list[Difference], list[Allowed]]:
-    """(differences that nothing allows, entries for this kind of base that allow none of the differences)."""
+    """(differences that nothing allows, entries that should have allowed one and did not)."""
     entries = [entry for entry in allowed if images.base.kind in entry.kinds]
     used: set[int] = set()
     unexplained = []
@@ -63,13 +66,14 @@ def explained(
         used.update(covering)
         if not covering:
             unexplained.append(difference)
-    return unexplained, [entry for number, entry in enumerate(entries) if number not in used]
+    return unexplained, [entry for number, entry in enumerate(entries) if entry.always_found and number not in used]
 
 
 def _says_who_installed(difference: Difference, images: Images) -> bool:
     return images.texts(difference.path) == ("prebuilt-spawner\n", "pip\n")
 
 
+_CODING = re.compile(r"[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")  # PEP 263
 _LAUNCHER = re.compile(
     r"(?P<shebang>#!.+\n)(?:# -\*- coding: utf-8 -\*-\n)?(?:import re\n)?import sys\n+"
     r"from (?P<module>\S+) import (?P<name>\S+)\n+"
@@ -97,14 +101,29 @@ def _lists_the_same(difference: Difference, images: Images) -> bool:
                 launchers.add(path)
     omitted = {f"{folder}/INSTALLER", f"{folder}/REQUESTED"}
 
+    def may_be_missing(path: str) -> bool:
+        absolute = posixpath.normpath(posixpath.join(site, path))
+        return path.endswith(".pyc") and (
+            BYTECODE_PENDING or (absolute not in images.pips_tree and _has_a_rare_encoding(absolute, images))
+        )
+
     def compared(rows: list[list[str]]) -> list[list[str]]:
         return [
             [path] if path in launchers else [path, *facts]
             for path, *facts in rows
-            if path not in omitted and not (BYTECODE_PENDING and path.endswith(".pyc"))
+            if path not in omitted and not may_be_missing(path)
         ]
 
     return compared(ours) == compared(pips)
+
+
+def _has_a_rare_encoding(bytecode: str, images: Images) -> bool:
+    """Whether the source needs a codec of its own."""
+    folder, _, name = bytecode.rpartition("/__pycache__/")
+    source = f"{folder}/{name.partition('.')[0]}.py"
+    lines = images.ours.texts([source])[source].splitlines()[:2]
+    named = next((found[1] for found in map(_CODING.match, lines) if found), "utf-8")
+    return codecs.lookup(named).name not in ("utf-8", "iso8859-1", "ascii")
 
 
 def _has_the_folders_group(difference: Difference, images: Images) -> bool:
@@ -127,7 +146,43 @@ def _is_unchecked(difference: Difference, images: Images) -> bool:
     return (difference.ours, difference.pips) == ("unchecked-hash", "timestamp")
 
 
+def _stays_as_it_was(difference: Difference, images: Images) -> bool:
+    path = difference.path
+    if path not in images.base.tree or images.base.tree[path].kind != "folder":
+        return False
+    before, after = images.base.tree[path], images.our_tree[path]
+    return (before.mode, before.uid, before.gid) == (after.mode, after.uid, after.gid)
+
+
 _METADATA = r"/.*/[^/]+\.dist-info"
+
+_WITHOUT_BYTECODE = [
+    Allowed(
+        reason="our images hold no bytecode yet",
+        path=r"/.+(/__pycache__|\.pyc)",
+        aspects=frozenset({"only pip's"}),
+    ),
+]
+_WITH_BYTECODE = [
+    Allowed(
+        reason="bytecode that does not say when its source was changed is the same everywhere",
+        path=r"/.+\.pyc",
+        aspects=frozenset({"form"}),
+        holds=_is_unchecked,
+    ),
+    Allowed(
+        reason="pip compiles what lies beside the folder of packages under a name with `..` in it",
+        path=r"/.+/bin/__pycache__/[^/]+\.pyc",
+        aspects=frozenset({"source"}),
+    ),
+    Allowed(
+        reason="pip loads no modules while it installs, and so compiles no source that needs a codec of its own",
+        path=r"/.+\.pyc",
+        aspects=frozenset({"only ours"}),
+        holds=lambda difference, images: _has_a_rare_encoding(difference.path, images),
+        always_found=False,
+    ),
+]
 
 ALLOWED = [
     Allowed(
@@ -178,18 +233,7 @@ ALLOWED = [
         kinds=("conda",),
         holds=_has_the_folders_group,
     ),
-    Allowed(
-        reason="our images hold no bytecode yet",
-        path=r"/.+(/__pycache__|\.pyc)",
-        aspects=frozenset({"only pip's"}),
-    )
-    if BYTECODE_PENDING
-    else Allowed(
-        reason="bytecode that names no time of its source is the same everywhere",
-        path=r"/.+\.pyc",
-        aspects=frozenset({"bytecode form"}),
-        holds=_is_unchecked,
-    ),
+    *(_WITHOUT_BYTECODE if BYTECODE_PENDING else _WITH_BYTECODE),
 ]
 
 ALLOWED_WHERE_REPLACED = [
@@ -199,5 +243,12 @@ ALLOWED_WHERE_REPLACED = [
         path=r"/opt/conda/conda-meta/[^/]+\.json",
         aspects=frozenset({"only pip's"}),
         kinds=("conda",),
+    ),
+    Allowed(
+        reason="a folder of the base stays what it is when its package is replaced; pip makes it anew",
+        path=r"/opt/conda/.+",
+        aspects=frozenset({"owner", "mode"}),
+        kinds=("conda",),
+        holds=_stays_as_it_was,
     ),
 ]

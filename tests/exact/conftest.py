@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import docker
@@ -68,20 +69,17 @@ def make_images(client: docker.APIClient, run: str, cache: Path, base: Base) -> 
         pips = Machine(client, base.reference, run=run)
         places = {environment.probe.scheme.purelib, environment.probe.scheme.platlib}
         distributions = environment.probe.distributions
-        installed_by_pip(
-            base,
-            pips,
-            environment.lock,
-            ours.texts([PYLOCK])[PYLOCK],
-            cache / "wheels",
-            beside={name for name, found in distributions.items() if found.location not in places},
-        )
+        pylock = ours.texts([PYLOCK])[PYLOCK]
+        beside = {name for name, found in distributions.items() if found.location not in places}
+        with ThreadPoolExecutor(1) as thread:
+            our_tree = thread.submit(ours.tree, base.tree)
+            installed_by_pip(base, pips, environment.lock, pylock, cache / "wheels", beside=beside)
         return Images(
             base=base,
             environment=environment,
             ours=ours,
             pips=pips,
-            our_tree=ours.tree(base.tree),
+            our_tree=our_tree.result(),
             pips_tree=pips.tree(base.tree),
         )
 

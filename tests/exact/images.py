@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import posixpath
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import tomli_w
 
@@ -20,6 +22,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+T = TypeVar("T")
 
 PYLOCK = "/usr/local/share/prebuilt-spawner/pylock.toml"
 
@@ -68,6 +72,12 @@ class Images:
     def __repr__(self) -> str:
         return f"<{self.environment.image} on the {self.base.kind} base>"
 
+    def both(self, look: Callable[[Machine], T]) -> tuple[T, T]:
+        """What is found in ours and in pip's container, looked into at the same time."""
+        with ThreadPoolExecutor(2) as threads:
+            ours, pips = threads.map(look, (self.ours, self.pips))
+        return ours, pips
+
     def differences(self) -> list[Difference]:
         """All but those of times."""
         for tree, machine, other in (
@@ -76,11 +86,11 @@ class Images:
         ):
             tree.learn(machine.hashes(unknown_content(tree, other)))
         bytecode = differing_bytecode(self.our_tree, self.pips_tree)
-        our_code, pips_code = self.ours.code(bytecode), self.pips.code(bytecode)
-        same_code = {path: our_code[path] == pips_code[path] for path in bytecode}
-        found = differences(self.our_tree, self.pips_tree, same_code=same_code)
+        our_code, pips_code = self.both(lambda machine: machine.code(bytecode))
+        code = {path: _aspect(our_code[path], pips_code[path]) for path in bytecode}
+        found = differences(self.our_tree, self.pips_tree, code=code)
         texts = [one.path for one in found if one.aspect == "content" and not one.path.endswith(".pyc")]
-        our_texts, pips_texts = self.ours.texts(texts), self.pips.texts(texts)
+        our_texts, pips_texts = self.both(lambda machine: machine.texts(texts))
         self._texts = {path: (our_texts[path], pips_texts[path]) for path in texts}
         return found
 
@@ -126,6 +136,11 @@ def installed_by_pip(
             machine.run(
                 *_PIP, *options, "-r", posixpath.join(VOLUME, "pylock.toml"), user="root", environment=environment
             )
+
+
+def _aspect(ours: list[str], pips: list[str]) -> str:
+    (our_code, our_essence), (pips_code, pips_essence) = ours, pips
+    return "content" if our_essence != pips_essence else "source" if our_code != pips_code else ""
 
 
 def _pylock(packages: list[Mapping[str, object]]) -> bytes:

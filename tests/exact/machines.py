@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import docker
 
@@ -108,15 +109,15 @@ class Machine:
         """The content of files, as `tree` has it."""
         return self._told("hash", sorted(paths))
 
-    def code(self, paths: Iterable[str]) -> dict[str, str]:
-        """What code bytecode files hold, whatever order it was written in."""
+    def code(self, paths: Iterable[str]) -> dict[str, list[str]]:
+        """What code bytecode files hold, in whichever of its forms; see tree_script.py."""
         return self._told("code", sorted(paths))
 
     def texts(self, paths: Iterable[str]) -> dict[str, str]:
         """The content of text files."""
         return self._told("text", sorted(paths))
 
-    def _told(self, what: str, paths: Sequence[str]) -> dict[str, str]:
+    def _told(self, what: str, paths: Sequence[str]) -> dict[str, Any]:
         if not paths:
             return {}
         self.put({"paths.json": json.dumps(paths).encode()})

@@ -1,7 +1,8 @@
 """Runs in a container, under its interpreter: prints what files there are, as JSON lines. Only the standard library.
 
 tree_script.py tree [KNOWN]   everything; content is hashed but for files that KNOWN (an earlier output) has just so
-tree_script.py code FILE      for each path of a JSON list in FILE: what code object its bytecode holds
+tree_script.py code FILE      for each path of a JSON list in FILE: what code object its bytecode holds, as two hashes:
+                              with the name of the source as it stands there, and with that name in its shortest form
 tree_script.py hash FILE      for each path of a JSON list in FILE: the hash of its content
 tree_script.py text FILE      for each path of a JSON list in FILE: its content
 
@@ -63,25 +64,27 @@ def tree(known):
 DERIVED = {"co_lines", "co_positions", "co_lnotab", "co_branches"}
 
 
-def described(value):
+def described(value, name):
     """A code object as text, whatever order sets have and whichever values are shared in memory."""
     if isinstance(value, types.CodeType):
-        parts = [getattr(value, name) for name in sorted(dir(value)) if name.startswith("co_") and name not in DERIVED]
-        return "code({})".format(", ".join(map(described, parts)))
+        facts = sorted(set(dir(value)) - DERIVED)
+        parts = [getattr(value, fact) for fact in facts if fact.startswith("co_") and fact != "co_filename"]
+        return "code({})".format(", ".join([name(value.co_filename), *(described(part, name) for part in parts)]))
     if isinstance(value, tuple):
-        return "({})".format(", ".join(map(described, value)))
+        return "({})".format(", ".join(described(part, name) for part in value))
     if isinstance(value, frozenset):
-        return "{{{}}}".format(", ".join(sorted(map(described, value))))
+        return "{{{}}}".format(", ".join(sorted(described(part, name) for part in value)))
     return f"{type(value).__name__}:{value!r}"
 
 
 def code(path):
     with open(path, "rb") as file:
-        return hashlib.sha256(described(marshal.loads(file.read()[HEADER_BYTES:])).encode()).hexdigest()
+        value = marshal.loads(file.read()[HEADER_BYTES:])
+    return [hashlib.sha256(described(value, name).encode()).hexdigest() for name in (str, os.path.normpath)]
 
 
 def text(path):
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         return file.read()
 
 

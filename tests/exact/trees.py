@@ -69,7 +69,8 @@ class Difference:
 
     Attributes:
         path: Absolute.
-        aspect: `only ours`, `only pip's`, `kind`, `mode`, `owner`, `content`, or `bytecode form`.
+        aspect: `only ours`, `only pip's`, `kind`, `mode`, `owner` or `content`; of bytecode also `form` (of its header)
+            and `source` (the name that it has for it), while the code is the same.
         ours, pips: Of the aspect; None for a path that is not there.
     """
 
@@ -82,17 +83,17 @@ class Difference:
         return f"{self.path}: {self.aspect}: {self.ours} / {self.pips}"
 
 
-def differences(ours: Tree, pips: Tree, *, same_code: Mapping[str, bool]) -> list[Difference]:
+def differences(ours: Tree, pips: Tree, *, code: Mapping[str, str]) -> list[Difference]:
     """All differences but those of times, in the order of the paths.
 
     Args:
         ours, pips: With the content of everything that is not as in the base.
-        same_code: Of bytecode that differs, by path: whether it is the same code nevertheless.
+        code: The aspect in which bytecode that is not the same to the byte differs, by path: `content`, `source` or "".
     """
     return [
         difference
         for path in sorted({*ours.entries, *pips.entries})
-        for difference in _at(path, ours.entries.get(path), pips.entries.get(path), same_code)
+        for difference in _at(path, ours.entries.get(path), pips.entries.get(path), code)
     ]
 
 
@@ -118,7 +119,7 @@ def _facts(entry: Entry) -> tuple[object, ...]:
     return entry.kind, entry.mode, entry.uid, entry.gid, entry.what if entry.kind == "link" else None
 
 
-def _at(path: str, ours: Entry | None, pips: Entry | None, same_code: Mapping[str, bool]) -> Iterator[Difference]:
+def _at(path: str, ours: Entry | None, pips: Entry | None, code: Mapping[str, str]) -> Iterator[Difference]:
     if ours is None or pips is None:
         aspect = "only pip's" if ours is None else "only ours"
         yield Difference(path, aspect, ours and ours.kind, pips and pips.kind)
@@ -131,10 +132,11 @@ def _at(path: str, ours: Entry | None, pips: Entry | None, same_code: Mapping[st
     if (ours.uid, ours.gid) != (pips.uid, pips.gid):
         yield Difference(path, "owner", f"{ours.uid}:{ours.gid}", f"{pips.uid}:{pips.gid}")
     if path.endswith(".pyc"):
-        if _code(ours) != _code(pips) and not same_code.get(path, False):
-            yield Difference(path, "content", _code(ours), _code(pips))
+        aspect = code.get(path, "content") if _code(ours) != _code(pips) else ""
+        if aspect:
+            yield Difference(path, aspect, _code(ours), _code(pips))
         if _form(ours) != _form(pips):
-            yield Difference(path, "bytecode form", _form(ours), _form(pips))
+            yield Difference(path, "form", _form(ours), _form(pips))
     elif ours.what != pips.what:
         yield Difference(path, "content", ours.what, pips.what)
 
