@@ -15,9 +15,6 @@ from .conftest import KINDS
 from .images import Images
 from .trees import Difference
 
-BYTECODE_PENDING = True
-"""Our images hold no bytecode yet."""
-
 
 def always(difference: Difference, images: Images) -> bool:
     """What is said by path and aspect is enough."""
@@ -103,9 +100,8 @@ def _lists_the_same(difference: Difference, images: Images) -> bool:
 
     def may_be_missing(path: str) -> bool:
         absolute = posixpath.normpath(posixpath.join(site, path))
-        return path.endswith(".pyc") and (
-            BYTECODE_PENDING or (absolute not in images.pips_tree and _has_a_rare_encoding(absolute, images))
-        )
+        missing = path.endswith(".pyc") and absolute not in images.pips_tree
+        return missing and _has_a_rare_encoding(absolute, images)
 
     def compared(rows: list[list[str]]) -> list[list[str]]:
         return [
@@ -156,14 +152,7 @@ def _stays_as_it_was(difference: Difference, images: Images) -> bool:
 
 _METADATA = r"/.*/[^/]+\.dist-info"
 
-_WITHOUT_BYTECODE = [
-    Allowed(
-        reason="our images hold no bytecode yet",
-        path=r"/.+(/__pycache__|\.pyc)",
-        aspects=frozenset({"only pip's"}),
-    ),
-]
-_WITH_BYTECODE = [
+_BYTECODE = [
     Allowed(
         reason="bytecode that does not say when its source was changed is the same everywhere",
         path=r"/.+\.pyc",
@@ -233,7 +222,7 @@ ALLOWED = [
         kinds=("conda",),
         holds=_has_the_folders_group,
     ),
-    *(_WITHOUT_BYTECODE if BYTECODE_PENDING else _WITH_BYTECODE),
+    *_BYTECODE,
 ]
 
 ALLOWED_WHERE_REPLACED = [
