@@ -15,6 +15,7 @@ import docker
 
 from prebuilt_spawner.adapters.docker_bases import BaseLimits
 from prebuilt_spawner.adapters.docker_engine import DockerEngine
+from prebuilt_spawner.adapters.docker_handover import Handover
 from prebuilt_spawner.adapters.memory import MemoryEngine
 from prebuilt_spawner.build.interface import Engine
 from prebuilt_spawner.environment.base import BaseImage, BaseProbe, FolderEntry, InstallScheme
@@ -161,7 +162,8 @@ def _memory_probe() -> BaseProbe:
 class DockerWorld:
     """The engine that the environment names, with `PREBUILT_SPAWNER_TEST_BASE` as the base."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, handover: Handover = "auto") -> None:
+        self._handover = handover
         self._word = "t" + secrets.token_hex(4)
         self._folder = folder
         self.repository = f"prebuilt-contract-{self._word}/env"
@@ -173,7 +175,7 @@ class DockerWorld:
 
     async def start(self) -> None:
         self._client.inspect_image(self.base)
-        self.engine = DockerEngine(repository=self.repository, cache_dir=self._folder)
+        self.engine = DockerEngine(repository=self.repository, cache_dir=self._folder, handover=self._handover)
 
     async def close(self) -> None:
         await self.engine.close()
