@@ -90,8 +90,8 @@ def process(daemon: Daemon) -> int | None:
     return pid if name == "dockerd" else None
 
 
-def start(daemon: Daemon) -> None:
-    """Start the daemon, detached from this terminal, and return when it answers."""
+def start(daemon: Daemon) -> subprocess.Popen[bytes]:
+    """Start the daemon, detached from this terminal, and return when it answers: its process."""
     executable = shutil.which("dockerd", path=daemon.search_path)
     if executable is None:
         raise DaemonError("dockerd is missing.")
@@ -125,6 +125,7 @@ def start(daemon: Daemon) -> None:
             last = "\n".join(daemon.log_file.read_text(errors="replace").splitlines()[-5:])
             raise DaemonError(f"the engine did not start; the last lines of its log:\n{last}")
         time.sleep(POLL_SECONDS)
+    return running
 
 
 def stop(daemon: Daemon) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import docker
+from docker.errors import NotFound
 
 from ..build.events import Report
 from ..build.interface import DerivedImage
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.reference import parse_reference
-from ..errors import EngineFailure, PrebuiltError
+from ..errors import LayersGone, PrebuiltError
 from ..image.layer import ImagePlan
 from .base_probe import ProbeShelf
 from .docker_bases import BaseLimits, DockerBases, repository_of
@@ -113,11 +114,12 @@ class DockerEngine:
             if present is not None:
                 return present
             name = parse_reference(reference)
-            client.tag(image.image_id, repository_of(reference), name.tag)
+            with contextlib.suppress(NotFound):
+                client.tag(image.image_id, repository_of(reference), name.tag)
             named = find(client, reference)
-            if named is None:
-                raise EngineFailure(
-                    "The image that was made has gone. Start again.", detail=f"{reference} is not there after tagging"
+            if named is None:  # somebody pruned the engine
+                raise LayersGone(
+                    "The image that was made has gone. Start again.", detail=f"{image.image_id} cannot be named"
                 )
             return named
 

@@ -1,7 +1,7 @@
 """The layer descriptors of images in a containerd store: read from what the engine saves of an image, and kept.
 
 Only an image's manifest has them, and the API shows no manifest. In what is saved the blobs come in the order of their
-digests, so that large layers may have to be read before it: once for each base.
+digests, and all of it has to be read: once for each base.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..errors import EngineFailure
 from ..image.layer import LowerLayers
 from ..image.whole_file import appearing_whole
 from .cache_folder import make_folder
-from .docker_client import Cancelled, DockerClient
+from .docker_client import DockerClient
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -93,7 +93,8 @@ class DockerLayers:
         return layers[: len(lower.diff_ids)]
 
     async def learn(self, image_id: str) -> None:
-        """Have an image's descriptors before they are needed. Raises as `of` does."""
+        """Have an image's descriptors before they are needed. Raises as `of` does. What is being read is read to the
+        end and kept, also when nobody waits."""
         await self._all(image_id)
 
     def keep(self, image_id: str, diff_ids: Sequence[str], layers: Sequence[Mapping[str, Any]]) -> None:
@@ -115,7 +116,7 @@ class DockerLayers:
             diff_ids = tuple(client.inspect_image(image_id)["RootFS"].get("Layers") or ())
             layers = self._kept_of(image_id, diff_ids)
             if layers is None:
-                layers = _read(client, image_id, diff_ids, stop)
+                layers = _read(client, image_id, diff_ids)
                 self.keep(image_id, diff_ids, layers)
             return diff_ids, layers
 
@@ -142,25 +143,25 @@ class DockerLayers:
             path.unlink(missing_ok=True)
 
 
-def _read(client: docker.APIClient, image_id: str, diff_ids: tuple[str, ...], stop: threading.Event) -> Descriptors:
+def _read(client: docker.APIClient, image_id: str, diff_ids: tuple[str, ...]) -> Descriptors:
     # Not docker-py's `get_image`, which keeps its connection open where it is not read to the end.
     response = client._get(client._url("/images/{0}/get", image_id), stream=True)
     with contextlib.closing(response):
         client._raise_for_status(response)
-        return saved_layers(_until(stop, response.iter_content(_CHUNK_BYTES)), image_id=image_id, diff_ids=diff_ids)
-
-
-def _until(stop: threading.Event, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    for chunk in chunks:
-        if stop.is_set():
-            raise Cancelled
-        yield chunk
+        chunks = response.iter_content(_CHUNK_BYTES)
+        try:
+            return saved_layers(chunks, image_id=image_id, diff_ids=diff_ids)
+        finally:
+            # To the end, also when nobody waits any more: the engine (26.1) keeps what it saves from being removed
+            # until then, and keeps it for ever where the connection is closed before.
+            for _ in chunks:
+                pass
 
 
 def saved_layers(chunks: Iterable[bytes], *, image_id: str, diff_ids: tuple[str, ...]) -> Descriptors:
     """An image's own layer descriptors (digests and sizes, compressed or not), from `GET /images/{id}/get`.
 
-    Reads no further than needed: the small entries of the OCI layout are kept, layers are skipped.
+    The small entries of the OCI layout are kept, layers are skipped.
 
     Args:
         chunks: The archive.
