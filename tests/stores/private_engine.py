@@ -158,19 +158,6 @@ class PrivateEngine:
         self.ctr("leases", "create", "--id", name)
         self.ctr("leases", "delete", "--sync", name)
 
-    def remove_snapshot(self, name: str) -> None:
-        """Take away what was unpacked of a layer."""
-        end = time.monotonic() + STOP_SECONDS
-        while True:
-            self.collect_garbage()  # those above it; that they are gone takes a moment longer
-            try:
-                self.ctr("snapshots", "rm", name)
-            except subprocess.CalledProcessError:
-                assert time.monotonic() < end, "it cannot be removed"
-                time.sleep(0.05)
-            else:
-                return
-
     def remove_image(self, reference: str, *, force: bool = False) -> None:
         """`docker rmi`."""
         self.client.remove_image(reference, force=force)
