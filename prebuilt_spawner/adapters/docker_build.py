@@ -12,7 +12,7 @@ import json
 import re
 import tarfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import docker
@@ -30,8 +30,11 @@ from .docker_images import discard
 HOLD_REPOSITORY = "prebuilt-spawner.invalid/env"
 """For the name in FROM. A builder asks a registry for what it does not find, and this one cannot exist (RFC 2606)."""
 
+BUILDER = "1"
+"""The classic one; "2" is BuildKit."""
+
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_MAX_LINE_CHARACTERS = 16_000
+_MAX_LINE_CHARACTERS = 6_000
 """A builder reads lines of 64 KiB at most."""
 _MAGIC = slice(257, 262)
 _STEP_MADE = re.compile(r" ---> ([0-9a-f]{12,64})\s*")
@@ -80,39 +83,41 @@ def whiteout_files(plan: ImagePlan) -> list[str]:
     return found
 
 
-def dockerfile(plan: ImagePlan, name: str) -> tuple[str, dict[str, str], dict[str, str]]:
-    """What the builder is told: the Dockerfile, and the build arguments and labels that no line of it can hold.
+def dockerfile(plan: ImagePlan, name: str) -> tuple[str, dict[str, str]]:
+    """What the builder is told: the Dockerfile, and the build arguments for values that no line of it can hold.
 
     Args:
         name: Of the image that has the lower layers.
 
     Raises:
-        EngineFailure: A variable's name is none.
+        EngineFailure: A variable's or a label's name cannot be written.
     """
-    lines = [f"FROM {name}", *(f"ADD {number}.tar /" for number in range(len(plan.layers)))]
     arguments: dict[str, str] = {}
-    variables: dict[str, str] = {}
-    for number, (variable, value) in enumerate(sorted(plan.environment.items())):
-        if not _VARIABLE.fullmatch(variable):
-            raise engine_error(f"no name of an environment variable: {variable!r}")
+
+    def word(value: str) -> str:
         if _fits(value):
-            variables[variable] = _quoted(value)
-        else:
-            argument = f"prebuilt_spawner_{number}"
-            arguments[argument] = value
-            variables[variable] = f'"${{{argument}}}"'
-            lines.append(f"ARG {argument}")
-    lines += _assignments("ENV", variables)
-    in_lines = {label: value for label, value in sorted(plan.labels.items()) if _fits(label + value)}
-    lines += _assignments("LABEL", {_quoted(label): _quoted(value) for label, value in in_lines.items()})
-    return "\n".join(lines) + "\n", arguments, {k: v for k, v in plan.labels.items() if k not in in_lines}
+            return _quoted(value)
+        argument = f"prebuilt_spawner_argument_{len(arguments)}"
+        arguments[argument] = value
+        return f'"${{{argument}}}"'
 
-
-def _assignments(instruction: str, values: Mapping[str, str]) -> list[str]:
-    """One instruction, which is one step, on a line for each value."""
-    if not values:
-        return []
-    return [" \\\n  ".join([instruction, *(f"{name}={value}" for name, value in values.items())])]
+    for variable in plan.environment:
+        if not _VARIABLE.fullmatch(variable):
+            raise engine_error(f"no name for a variable: {variable!r}")
+    for label in plan.labels:
+        if not _fits(label):
+            raise engine_error(f"no name for a label: {label[:100]!r}")
+    variables = [f"{variable}={word(value)}" for variable, value in sorted(plan.environment.items())]
+    labels = [f"{_quoted(label)}={word(value)}" for label, value in sorted(plan.labels.items())]
+    lines = [
+        f"FROM {name}",
+        *(f"ADD {number}.tar /" for number in range(len(plan.layers))),
+        *(f"ARG {argument}" for argument in arguments),
+        *([" \\\n  ".join(["ENV", *variables])] if variables else []),
+        # The last step, so that no image on the way carries the labels.
+        *([" \\\n  ".join(["LABEL", *labels])] if labels else []),
+    ]
+    return "\n".join(lines) + "\n", arguments
 
 
 def _fits(text: str) -> bool:
@@ -127,17 +132,16 @@ def _built(
     client: docker.APIClient, stop: threading.Event, plan: ImagePlan, name: str, made: list[str], report: Report
 ) -> str:
     """The ID of the image that the builder made; every image that it tells of, also when it fails, is put in `made`."""
-    text, arguments, labels = dockerfile(plan, name)
+    text, arguments = dockerfile(plan, name)
     context = read_parts(build_context_parts(text.encode(), plan.layers))
     response = client._post(
         client._url("/build"),
         params={
-            "version": "1",
+            "version": BUILDER,
             "rm": "1",
             "forcerm": "1",
             "networkmode": "none",
             "buildargs": json.dumps(arguments),
-            "labels": json.dumps(labels),
         },
         headers={"Content-Type": "application/x-tar"},
         data=reported(context, stop, plan, report),
