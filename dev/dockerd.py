@@ -32,8 +32,8 @@ class DaemonError(Exception):
 class Daemon:
     """One daemon: where it listens, and where it keeps what.
 
-    A ``private`` daemon gets a bridge and an exec root of its own, so that it does not meet another daemon's; the one
-    on the default socket uses the engine's defaults.
+    A ``private`` daemon gets a bridge, an exec root and a namespace in containerd of its own, so that it does not meet
+    another daemon's; the one on the default socket uses the engine's defaults.
     """
 
     socket: Path
@@ -67,6 +67,10 @@ class Daemon:
     @property
     def exec_root(self) -> Path:
         return Path("/run") / f"prebuilt-spawner-{self.key}"
+
+    @property
+    def namespace(self) -> str:
+        return f"prebuilt-spawner-{self.key}" if self.private else "moby"
 
 
 def answers(url: str | None = None) -> bool:
@@ -108,6 +112,9 @@ def start(daemon: Daemon) -> subprocess.Popen[bytes]:
         _add_bridge(daemon.bridge)
         daemon.exec_root.mkdir(parents=True, exist_ok=True)
         command += ["--exec-root", daemon.exec_root, "--bridge", daemon.bridge]
+        # Where the machine runs a containerd, every daemon uses that one.
+        command += ["--containerd-namespace", daemon.namespace]
+        command += ["--containerd-plugins-namespace", f"{daemon.namespace}-plugins"]
     with daemon.log_file.open("wb") as log:
         running = subprocess.Popen(
             [str(word) for word in command],

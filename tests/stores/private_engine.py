@@ -51,6 +51,7 @@ class PrivateEngine:
         )
         self._process = dockerd.start(self._daemon)
         self.client = docker.APIClient(base_url=self.url, version="auto", timeout=120)
+        self._driver = self.client.info()["DriverStatus"]
 
     @property
     def url(self) -> str:
@@ -58,7 +59,8 @@ class PrivateEngine:
 
     @property
     def has_containerd_store(self) -> bool:
-        return self.kind == "containerd"
+        """The machine's own engine may have one too."""
+        return ["driver-type", "io.containerd.snapshotter.v1"] in self._driver
 
     def kill(self) -> None:
         """End it as a power failure does."""
@@ -83,8 +85,9 @@ class PrivateEngine:
 
     def ctr(self, *words: str) -> str:
         """What containerd's own tool prints: a containerd store, seen and changed behind the engine's back."""
-        socket = self._daemon.exec_root / "containerd" / "containerd.sock"
-        command = [PROGRAMS / "usr/bin/ctr", "--address", socket, "--namespace", "moby", *words]
+        own = self._daemon.exec_root / "containerd" / "containerd.sock"
+        socket = own if own.exists() else "/run/containerd/containerd.sock"
+        command = [PROGRAMS / "usr/bin/ctr", "--address", socket, "--namespace", self._daemon.namespace, *words]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
     # -- images --------------------------------------------------------------------------------------------------------
