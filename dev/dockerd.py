@@ -32,8 +32,8 @@ class DaemonError(Exception):
 class Daemon:
     """One daemon: where it listens, and where it keeps what.
 
-    A ``private`` daemon gets a bridge and an exec root of its own, so that it does not meet another daemon's; the one
-    on the default socket uses the engine's defaults.
+    A ``private`` daemon gets a bridge, an exec root and a namespace in containerd of its own, so that it does not meet
+    another daemon's; the one on the default socket uses the engine's defaults.
     """
 
     socket: Path
@@ -68,6 +68,10 @@ class Daemon:
     def exec_root(self) -> Path:
         return Path("/run") / f"prebuilt-spawner-{self.key}"
 
+    @property
+    def namespace(self) -> str:
+        return f"prebuilt-spawner-{self.key}" if self.private else "moby"
+
 
 def answers(url: str | None = None) -> bool:
     """Whether an engine answers at ``url``, by default where DOCKER_HOST or docker's default points."""
@@ -90,8 +94,8 @@ def process(daemon: Daemon) -> int | None:
     return pid if name == "dockerd" else None
 
 
-def start(daemon: Daemon) -> None:
-    """Start the daemon, detached from this terminal, and return when it answers."""
+def start(daemon: Daemon) -> subprocess.Popen[bytes]:
+    """Start the daemon, detached from this terminal, and return when it answers: its process."""
     executable = shutil.which("dockerd", path=daemon.search_path)
     if executable is None:
         raise DaemonError("dockerd is missing.")
@@ -108,6 +112,9 @@ def start(daemon: Daemon) -> None:
         _add_bridge(daemon.bridge)
         daemon.exec_root.mkdir(parents=True, exist_ok=True)
         command += ["--exec-root", daemon.exec_root, "--bridge", daemon.bridge]
+        # Where the machine runs a containerd, every daemon uses that one.
+        command += ["--containerd-namespace", daemon.namespace]
+        command += ["--containerd-plugins-namespace", f"{daemon.namespace}-plugins"]
     with daemon.log_file.open("wb") as log:
         running = subprocess.Popen(
             [str(word) for word in command],
@@ -125,6 +132,7 @@ def start(daemon: Daemon) -> None:
             last = "\n".join(daemon.log_file.read_text(errors="replace").splitlines()[-5:])
             raise DaemonError(f"the engine did not start; the last lines of its log:\n{last}")
         time.sleep(POLL_SECONDS)
+    return running
 
 
 def stop(daemon: Daemon) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from prebuilt_spawner.adapters.docker_engine import DockerEngine
+from prebuilt_spawner.adapters.docker_handover import Handover
 from prebuilt_spawner.build.events import ignore
 from prebuilt_spawner.build.provider import Environment, EnvironmentRequest
+from prebuilt_spawner.hub import runtime
 from prebuilt_spawner.hub.runtime import RuntimeSettings, build_manager
 
 
@@ -18,6 +23,8 @@ async def assembled(
     repository: str,
     folder: Path,
     client_kwargs: Mapping[str, Any] | None = None,
+    index_url: str = "",
+    handover: Handover = "auto",
 ) -> Environment:
     """The environment that is asked for, with its image in the engine.
 
@@ -27,18 +34,21 @@ async def assembled(
         repository: Where the image is named.
         folder: For caches and the ledger; what was asked there before has the same answer.
         client_kwargs: Of the engine's client; by default as the environment says.
+        index_url: Where packages are; by default as the environment says.
+        handover: How the image gets into the engine.
     """
     settings = RuntimeSettings(
         repository=repository,
         immutable=True,
-        index_url="",
+        index_url=index_url,
         extra_index_urls=(),
         db_url=f"sqlite:///{folder}/ledger.sqlite",
         cache_dir=str(folder),
         max_concurrent_builds=1,
         client_kwargs=client_kwargs or {},
     )
-    manager = await build_manager(settings)
+    with mock.patch.object(runtime, "DockerEngine", partial(DockerEngine, handover=handover)):
+        manager = await build_manager(settings)
     try:
         request = EnvironmentRequest(user="anybody", requirements=tuple(requirements), base=base)
         return await manager.ensure(request, report=ignore)

@@ -100,6 +100,11 @@ def oci_archive_parts(
     return sha256_of(manifest), _archive(entries)
 
 
+def build_context_parts(dockerfile: bytes, layers: Sequence[Layer]) -> tuple[Part, ...]:
+    """What an engine's builder works from: the Dockerfile, and the layers as `0.tar`, `1.tar` and so on."""
+    return _archive({"Dockerfile": (dockerfile,), **{f"{n}.tar": layer.parts for n, layer in enumerate(layers)}})
+
+
 def parts_size_bytes(parts: Iterable[Part]) -> int:
     """How long the parts are together."""
     return sum(len(part) if isinstance(part, bytes) else part.length_bytes for part in parts)

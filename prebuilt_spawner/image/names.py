@@ -13,5 +13,8 @@ PROBE_LABEL = "prebuilt_spawner.probe"
 COMPILER_LABEL = "prebuilt_spawner.compiler"
 """On the containers that compile modules for a base."""
 
+CHECK_LABEL = "prebuilt_spawner.check"
+"""On the containers that are made of an image, and never started, to see that it can be."""
+
 SHARE_FOLDER = "/usr/local/share/prebuilt-spawner"
 """Where an image says what was installed in it."""

@@ -20,6 +20,15 @@ async def docker_engine_world(tmp_path) -> AsyncIterator[EngineWorld]:
 
 
 @pytest.fixture
+async def docker_build_engine_world(tmp_path) -> AsyncIterator[EngineWorld]:
+    """The same, with images made by the engine's builder."""
+    world = DockerWorld(tmp_path, handover="build")
+    await world.start()
+    yield world
+    await world.close()
+
+
+@pytest.fixture
 async def memory_engine_world() -> AsyncIterator[EngineWorld]:
     """The double."""
     world = MemoryWorld()
@@ -30,7 +39,7 @@ async def memory_engine_world() -> AsyncIterator[EngineWorld]:
 
 # Without a base there is no real engine to test: `make unit` runs the double alone. Where an engine is required, its
 # tests are there in any case, and fail without a base.
-@pytest.fixture(params=["memory", *(["docker"] if TEST_BASE or REQUIRED else [])])
+@pytest.fixture(params=["memory", *(["docker", "docker_build"] if TEST_BASE or REQUIRED else [])])
 def engine_world(request: pytest.FixtureRequest) -> EngineWorld:
     """Each world in turn."""
     return request.getfixturevalue(f"{request.param}_engine_world")

@@ -15,6 +15,7 @@ import docker
 
 from prebuilt_spawner.adapters.docker_bases import BaseLimits
 from prebuilt_spawner.adapters.docker_engine import DockerEngine
+from prebuilt_spawner.adapters.docker_handover import Handover
 from prebuilt_spawner.adapters.memory import MemoryEngine
 from prebuilt_spawner.build.interface import Engine
 from prebuilt_spawner.environment.base import BaseImage, BaseProbe, FolderEntry, InstallScheme
@@ -161,7 +162,8 @@ def _memory_probe() -> BaseProbe:
 class DockerWorld:
     """The engine that the environment names, with `PREBUILT_SPAWNER_TEST_BASE` as the base."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, handover: Handover = "auto") -> None:
+        self._handover = handover
         self._word = "t" + secrets.token_hex(4)
         self._folder = folder
         self.repository = f"prebuilt-contract-{self._word}/env"
@@ -173,7 +175,7 @@ class DockerWorld:
 
     async def start(self) -> None:
         self._client.inspect_image(self.base)
-        self.engine = DockerEngine(repository=self.repository, cache_dir=self._folder)
+        self.engine = DockerEngine(repository=self.repository, cache_dir=self._folder, handover=self._handover)
 
     async def close(self) -> None:
         await self.engine.close()
@@ -188,11 +190,11 @@ class DockerWorld:
                 self._client.remove_image(image_id, force=True)
         self._client.close()
 
-    def own_base(self, *, tag: str = "own", python3: str = "") -> str:
-        """As above; with `python3` a shell script takes the place of the interpreter."""
+    def own_base(self, *, tag: str = "own", python3: str = "", changes: Iterable[str] = ()) -> str:
+        """As above; with `python3` a shell script takes the place of the interpreter. `changes` are instructions."""
         name = f"{self.repository}-base:{tag}"
         container = self._client.create_container(self.base, command=["true"])["Id"]
-        changes = [f"ENV PATH=/opt/{self._word}/bin:/usr/bin:/bin"] if python3 else []
+        path = [f"ENV PATH=/opt/{self._word}/bin:/usr/bin:/bin"] if python3 else []
         content = io.BytesIO()
         with tarfile.open(fileobj=content, mode="w") as archive:
             _add(archive, f"opt/{self._word}/{tag}", "")
@@ -200,7 +202,7 @@ class DockerWorld:
                 _add(archive, f"opt/{self._word}/bin/python3", f"#!/bin/sh\n{python3}\n")
         try:
             self._client.put_archive(container, "/", content.getvalue())
-            self._client.commit(container, repository=name.rpartition(":")[0], tag=tag, changes=changes)
+            self._client.commit(container, repository=name.rpartition(":")[0], tag=tag, changes=[*path, *changes])
         finally:
             self._client.remove_container(container)
         return name
@@ -237,6 +239,17 @@ class DockerWorld:
 
     def config(self, image_id: str) -> Mapping[str, Any]:
         return self._client.inspect_image(image_id)["Config"]
+
+    def created(self, image_id: str) -> str:
+        """When an image says that it was made."""
+        return str(self._client.inspect_image(image_id)["Created"])
+
+    def all_images(self) -> set[str]:
+        """IDs of images of the engine that have no name, and of those of this world that have one."""
+        found = self._client.images(all=True)
+        nameless = (image for image in found if not set(image["RepoTags"] or ()) - {"<none>:<none>"})
+        ours = (image for image in found if any(tag.startswith(self.repository) for tag in image["RepoTags"] or ()))
+        return {image["Id"] for image in (*nameless, *ours)}
 
     def bystanders(self) -> set[str]:
         containers = self._client.containers(all=True, filters={"label": "prebuilt_spawner.probe"})

@@ -152,6 +152,29 @@ async def test_an_image_runs_as_its_base_does_with_our_labels_and_variables(worl
     }
 
 
+async def test_labels_and_variables_arrive_to_the_letter(world, digest):
+    """Whatever they mean to a Dockerfile or a shell."""
+    plan = await planned(world, digest)
+    awkward = 'it\'s "so" $HOME ${PATH} \\ \\$x # \t\n FROM scratch\\'
+    values = {
+        "plain": "x",
+        "quotes": "'\"'",
+        "dollar": "$HOME ${HOME:-x} \\$HOME",
+        "all": awkward,
+        "none": "",
+        "é": "é",
+    }
+    labels = {**plan.labels, **values, 'a "key" of $HOME': "y", "long": "z" * 70_000}
+    image = await world.engine.assemble(
+        replace(plan, labels=labels, environment={f"AWKWARD_{n}": value for n, value in enumerate(values.values())}),
+        report=ignore,
+    )
+    config = world.config(image.image_id)
+    assert {key: config["Labels"][key] for key in labels} == labels
+    variables = dict(entry.partition("=")[::2] for entry in config["Env"])
+    assert [variables[f"AWKWARD_{n}"] for n in range(len(values))] == list(values.values())
+
+
 async def test_assembling_tells_that_it_saves_and_then_that_it_checks(world, digest):
     events: list[BuildEvent] = []
     await world.engine.assemble(await planned(world, digest), report=events.append)
