@@ -89,7 +89,7 @@ def write_package(target: Environment, name: str, version: str, requires: list[s
 
 def of_conda(distribution: Distribution) -> list[str]:
     """Write the metadata that conda-build leaves; return the files as conda lists them."""
-    origin = f"file:///home/conda/feedstock_root/build_artifacts/{distribution.name}_1740000000000/work"
+    origin = f"file:///croot/{distribution.name}_1740000000000/work"
     texts = {
         "INSTALLER": "conda\n",
         "REQUESTED": "",
