@@ -164,7 +164,7 @@ class MemoryEngine:
         if present is not None:
             return present
         if image.image_id not in self.plans:
-            raise EngineFailure("The image that was made has gone. Start again.")
+            raise LayersGone("The image that was made has gone. Start again.")
         self._names[reference] = image.image_id
         return self._derived(image.image_id, reference=reference)
 

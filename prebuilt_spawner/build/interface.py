@@ -85,7 +85,11 @@ class Engine(Protocol):
         """
 
     async def tag(self, image: DerivedImage, reference: str) -> DerivedImage:
-        """Name the image, unless an image of ours has that name already: the first wins, and is returned."""
+        """Name the image, unless an image of ours has that name already: the first wins, and is returned.
+
+        Raises:
+            LayersGone: The image has gone.
+        """
 
     async def discard(self, image: DerivedImage) -> None:
         """Remove an image that has no name and that no container uses; otherwise do nothing."""

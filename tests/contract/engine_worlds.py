@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import secrets
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import docker
+from docker.errors import ImageNotFound
 
 from prebuilt_spawner.adapters.docker_bases import BaseLimits
 from prebuilt_spawner.adapters.docker_engine import DockerEngine
@@ -184,7 +186,7 @@ class DockerWorld:
         for container in self._containers:
             self._client.remove_container(container, force=True, v=True)
         for name in self._names():
-            self._client.remove_image(name, noprune=True)
+            self._client.remove_image(name)
         for digest in self._digests:
             for image_id in self.images(digest):
                 self._client.remove_image(image_id, force=True)
@@ -219,7 +221,7 @@ class DockerWorld:
         return sum(len(self._client.containers(all=not running, filters=each)) for each in filters)
 
     def forget(self, reference: str) -> None:
-        self._client.remove_image(reference, noprune=True)
+        self._client.remove_image(reference)
 
     def name(self, image_id: str, reference: str) -> None:
         repository, _, tag = reference.rpartition(":")
@@ -244,12 +246,15 @@ class DockerWorld:
         """When an image says that it was made."""
         return str(self._client.inspect_image(image_id)["Created"])
 
-    def all_images(self) -> set[str]:
-        """IDs of images of the engine that have no name, and of those of this world that have one."""
-        found = self._client.images(all=True)
-        nameless = (image for image in found if not set(image["RepoTags"] or ()) - {"<none>:<none>"})
-        ours = (image for image in found if any(tag.startswith(self.repository) for tag in image["RepoTags"] or ()))
-        return {image["Id"] for image in (*nameless, *ours)}
+    def images_on(self, base: BaseImage) -> set[str]:
+        """IDs of all images that have the layers of this one and more, named or not."""
+        found = set()
+        for image in self._client.images(all=True):
+            with contextlib.suppress(ImageNotFound):  # others use the engine
+                layers = tuple(self._client.inspect_image(image["Id"])["RootFS"].get("Layers") or ())
+                if layers != base.diff_ids and layers[: len(base.diff_ids)] == base.diff_ids:
+                    found.add(image["Id"])
+        return found
 
     def bystanders(self) -> set[str]:
         containers = self._client.containers(all=True, filters={"label": "prebuilt_spawner.probe"})

@@ -311,6 +311,14 @@ async def test_an_image_that_was_removed_is_not_found(world, digest):
     assert await world.engine.find(named(world, digest)) is None
 
 
+async def test_an_image_that_has_gone_gets_no_name(world, digest):
+    image = await assembled(world, digest)
+    await world.engine.discard(image)
+    with pytest.raises(LayersGone):
+        await world.engine.tag(image, named(world, digest))
+    assert await world.engine.find(named(world, digest)) is None
+
+
 # -- throwing away -----------------------------------------------------------------------------------------------------
 
 

@@ -6,18 +6,20 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from prebuilt_spawner.adapters import docker_archives, docker_build, docker_handover
 from prebuilt_spawner.build.events import ignore
 from prebuilt_spawner.build.interface import DerivedImage
+from prebuilt_spawner.environment.base import BaseImage
 from prebuilt_spawner.errors import EngineFailure, EngineUnavailable, LayersGone, PrebuiltError
 from prebuilt_spawner.image.layer import Layer, LowerLayers
 from prebuilt_spawner.image.tar import END_OF_ARCHIVE, tar_header
 
 from .engine_worlds import REQUIRED, TEST_BASE, DockerWorld
-from .test_engine import new_digest, planned
+from .test_engine import new_digest, planned, until
 
 pytestmark = pytest.mark.skipif(not TEST_BASE and not REQUIRED, reason="the double has one way only")
 
@@ -58,9 +60,9 @@ class Loads:
             self._load(client, image_id, chunks)
 
 
-async def made(world: DockerWorld, count: int = 1) -> list[bool]:
+async def made(world: DockerWorld, count: int = 1, base: BaseImage | None = None) -> list[bool]:
     """Whether images that are made at once came as archives."""
-    plans = [await planned(world, new_digest(world), content=b"%d" % number) for number in range(count)]
+    plans = [await planned(world, new_digest(world), base=base, content=b"%d" % number) for number in range(count)]
     images = await asyncio.gather(*(world.engine.assemble(plan, report=ignore) for plan in plans))
     return [came_as_archive(world, image) for image in images]
 
@@ -74,11 +76,9 @@ def came_as_archive(world: DockerWorld, image: DerivedImage) -> bool:
 
 
 async def test_an_engine_that_takes_archives_is_given_archives_after_one_trial_that_leaves_nothing(world, loads, said):
-    base = await world.engine.resolve_base(world.base)
-    await world.engine.probe(base)
-    before = world.all_images()
-    assert await made(world, 3) == [True] * 3
-    assert len(world.all_images() - before) == 3
+    base = await world.engine.resolve_base(world.own_base())
+    assert await made(world, 3, base) == [True] * 3
+    assert len(world.images_on(base)) == 3
     assert await made(world) == [True]
     assert loads.count == 5
     (word,) = said()
@@ -165,9 +165,31 @@ async def test_a_builder_that_takes_whiteouts_for_files_is_found_out_and_nothing
 
 
 async def test_a_build_that_fails_leaves_none_of_the_images_that_it_went_through(builder):
-    plan = await planned(builder, new_digest(builder), content=new_digest(builder).encode())
+    base = await builder.engine.resolve_base(builder.own_base())
+    plan = await planned(builder, new_digest(builder), base=base)
     broken = Layer(comment="cut off", parts=(tar_header("opt/cut", size_bytes=4096, mode=0o644, kind="file"),))
-    before = builder.all_images()
     with pytest.raises(EngineFailure):
         await builder.engine.assemble(replace(plan, layers=(*plan.layers, broken)), report=ignore)
-    assert builder.all_images() <= before
+    assert builder.images_on(base) == set()
+
+
+async def test_a_build_that_is_left_in_the_middle_leaves_nothing(builder, monkeypatch):
+    base = await builder.engine.resolve_base(builder.own_base())
+    plan = await planned(builder, new_digest(builder), base=base)
+    loop, messages = asyncio.get_running_loop(), docker_build._messages
+
+    def until_the_second(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+        for number, message in enumerate(messages(lines)):
+            if number == 1:
+                loop.call_soon_threadsafe(task.cancel)
+            yield message
+
+    monkeypatch.setattr(docker_build, "_messages", until_the_second)
+    task = asyncio.ensure_future(builder.engine.assemble(plan, report=ignore))
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    monkeypatch.undo()
+    other = await planned(builder, new_digest(builder), base=base, content=b"another")
+    image = await builder.engine.assemble(other, report=ignore)
+    await builder.engine.discard(image)
+    await until(lambda: builder.images_on(base) == set())

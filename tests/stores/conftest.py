@@ -18,7 +18,7 @@ from prebuilt_spawner.adapters.docker_engine import DockerEngine
 
 from .private_engine import ENGINES, PrivateEngine
 from .registry import Registry, registry
-from .small_bases import SmallBase, docker_archive, small_base, tiny_rootfs, unique
+from .small_bases import SmallBase, docker_archive, published_index, small_base, tiny_rootfs, unique
 
 MAKE = "run the tests with `make test-engine26`"
 
@@ -110,6 +110,12 @@ async def connected(tmp_path: Path):
 def local_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     with registry(tmp_path_factory.mktemp("registry")) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def published(small: SmallBase, local_registry: Registry) -> str:
+    """A base of three compressed layers that engines can pull: an index of platforms, with attestations."""
+    return local_registry.push("bases/small", "1", published_index(small.layers(3), small.config))
 
 
 @pytest.fixture(scope="session")

@@ -14,17 +14,10 @@ from prebuilt_spawner.image.layer import LowerLayers
 
 from .plans import plan_of
 from .private_engine import PrivateEngine
-from .registry import Registry
-from .small_bases import SmallBase, published_index, unique
+from .small_bases import SmallBase, unique
 from .test_saving import saved_diff_ids
 
 KINDS = ["pulled", "many-layered", "flattened"]
-
-
-@pytest.fixture(scope="session")
-def published(small: SmallBase, local_registry: Registry) -> str:
-    """A base of three layers in a registry."""
-    return local_registry.push("bases/small", "1", published_index(small.layers(3), small.config))
 
 
 @pytest.fixture

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
 
 from prebuilt_spawner.adapters.docker_engine import DockerEngine
+from prebuilt_spawner.adapters.docker_handover import DockerHandover
 from prebuilt_spawner.build.events import ignore
 from prebuilt_spawner.build.interface import DerivedImage
 from prebuilt_spawner.errors import LayersGone
 from prebuilt_spawner.image.layer import LowerLayers
 from prebuilt_spawner.image.names import DIGEST_LABEL
 
+from ..assembling import assembled
+from ..index_server import IndexServer
 from .plans import plan_of
 from .private_engine import PrivateEngine
 from .test_saving import saved_diff_ids
@@ -173,6 +177,45 @@ async def test_an_image_that_is_pruned_before_it_has_a_name_gets_none(private, e
     with pytest.raises(LayersGone):
         await engine.tag(image, f"{REPOSITORY}:{plan.digest}")
     assert await engine.find(f"{REPOSITORY}:{plan.digest}") is None
+
+
+async def test_an_engine_that_is_pruned_between_plan_and_load_has_the_image_in_the_end(
+    private, published, tmp_path, monkeypatch, caplog
+):
+    """It is planned once more, on the base alone, which is pulled again."""
+    assemble = DockerHandover.assemble
+    pruned: list[bool] = []
+
+    async def after_a_prune(self, plan, **how):
+        if not pruned:
+            pruned.append(True)
+            await asyncio.to_thread(private.prune, dangling=False)
+        return await assemble(self, plan, **how)
+
+    with IndexServer() as index:
+        for name in ("demo-one", "demo-two"):
+            index.add_wheel(name, "1.0")
+        how = {"base": published, "repository": REPOSITORY, "folder": tmp_path, "index_url": index.url}
+        how["client_kwargs"] = {"base_url": private.url}
+        below = await assembled(["demo-one", "demo-two"], **how)
+        monkeypatch.setattr(DockerHandover, "assemble", after_a_prune)
+        # Nothing is compiled for this one: no container keeps the base.
+        environment = await assembled(["demo-one"], **how)
+    assert not private.has(below.image)
+    assert "once more" in caplog.text
+    assert private.python(environment.image, "import demo_one; print(demo_one.__version__)") == "1.0"
+
+
+async def test_a_prune_of_volumes_leaves_named_ones_from_api_1_42_on(private):
+    """Homes are named volumes."""
+    version = tuple(map(int, private.client.api_version.split(".")))
+    private.client.create_volume("home")
+    private.client.prune_volumes()
+    left = private.client.volumes({"name": "home"})["Volumes"]
+    assert bool(left) is (version >= (1, 42))
+    if left:
+        private.client.prune_volumes({"all": True})
+        assert not private.client.volumes({"name": "home"})["Volumes"]
 
 
 async def test_nothing_keeps_the_content_of_images_that_are_gone(containerd, connected, own_base):

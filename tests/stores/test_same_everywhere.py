@@ -18,7 +18,7 @@ from prebuilt_spawner.adapters.docker_handover import Handover
 from ..index_server import IndexServer
 from .conftest import MAKE
 from .private_engine import ENGINES, PrivateEngine
-from .small_bases import SmallBase, published_index
+from .small_bases import SmallBase
 from .trees import Entry, differing, tree
 
 REPOSITORY = "prebuilt-spawner-test/same"
@@ -47,11 +47,6 @@ def index() -> Iterator[IndexServer]:
         index.add_wheel("old-demo", "2.0", files={"old_demo/__init__.py": "what = 'new'\n"})
         index.add_wheel("demo-heavy", "1.0", files={"demo_heavy/data": bytes(range(256)) * 45_000})
         yield index
-
-
-@pytest.fixture(scope="module")
-def published(small: SmallBase, local_registry) -> str:
-    return local_registry.push("same/small", "1", published_index(small.layers(2), small.config))
 
 
 @pytest.fixture(scope="module")

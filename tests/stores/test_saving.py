@@ -16,14 +16,7 @@ from prebuilt_spawner.build.events import ignore
 
 from .plans import plan_of
 from .private_engine import ENGINES
-from .small_bases import published_index
 from .trees import differing, tree
-
-
-@pytest.fixture(scope="module")
-def published(small, local_registry) -> str:
-    """A base of compressed layers."""
-    return local_registry.push("saving/small", "1", published_index(small.layers(2), small.config))
 
 
 @pytest.mark.parametrize("source", ENGINES)
