@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
 
-from ..build.interface import StoredLock
+from ..build.interface import BuildRecord, Outcome, StoredLock
 from ..environment.lock import Lock
 from ..image.stacking import Stack
-from . import queries
+from . import build_queries, queries
 from .database import Database
 
 
@@ -17,7 +17,8 @@ def _utc_now() -> datetime:
 
 
 class SqlLedger:
-    """Implements `prebuilt_spawner.build.interface.Ledger`; several processes may use one database.
+    """Implements `Ledger` and `BuildHistory` of `prebuilt_spawner.build.interface`; several processes may use one
+    database.
 
     Every method may raise `StorageFailure`. A call that is cancelled may still take effect.
 
@@ -128,6 +129,65 @@ class SqlLedger:
     async def popularity(self, wheels: Collection[str]) -> Mapping[str, int]:
         """How many recorded stacks have a wheel, by its SHA-256; those that none has may be left out."""
         return await self._database.read(lambda connection: queries.popularity(connection, wheels))
+
+    # -- builds ------------------------------------------------------------------------------------------------------
+
+    async def begin_build(self, *, hub: str, digest: str, base: str, requirements: Sequence[str], user: str) -> int:
+        """A build begins; returns its id. Forgets builds that are too old or too many, see `build_queries`."""
+        now = self._now()
+        return await self._database.write(
+            lambda connection: build_queries.begin(
+                connection, hub=hub, digest=digest, base=base, requirements=requirements, user=user, now=now
+            )
+        )
+
+    async def join_build(self, build_id: int, *, user: str) -> None:
+        """Somebody else waits for it too; also where word of that comes after its end. Of a build that is not known,
+        nothing is kept."""
+        await self._database.write(lambda connection: build_queries.join(connection, build_id, user))
+
+    async def end_build(
+        self,
+        build_id: int,
+        *,
+        outcome: Outcome,
+        phase_seconds: Mapping[str, float],
+        error: str = "",
+        log: str = "",
+        size_bytes: int = 0,
+    ) -> None:
+        """A build has ended. One that has ended before stays as it was, and one that is not known stays so."""
+        now = self._now()
+        await self._database.write(
+            lambda connection: build_queries.end(
+                connection,
+                build_id,
+                outcome=outcome,
+                phase_seconds=phase_seconds,
+                error=error,
+                log=log,
+                size_bytes=size_bytes,
+                now=now,
+            )
+        )
+
+    async def interrupt_builds(self, *, hub: str) -> Sequence[BuildRecord]:
+        """Mark the builds that this hub left running before it started as interrupted, and return them."""
+        now = self._now()
+        return await self._database.write(lambda connection: build_queries.interrupt(connection, hub, now))
+
+    async def build(self, build_id: int) -> BuildRecord | None:
+        """The build of this number."""
+        return await self._database.read(lambda connection: build_queries.build(connection, build_id))
+
+    async def last_builds(self, *, digest: str, limit: int = 1) -> Sequence[BuildRecord]:
+        """The last builds of an environment, newest first."""
+        return await self._database.read(lambda connection: build_queries.last(connection, digest, limit))
+
+    async def usual_seconds(self, *, base: str, packages: int) -> float | None:
+        """How long builds of about so many packages took lately on a base, without the wait for their turn: the
+        median of those that were done; None where there were none. Packages are counted as requirements."""
+        return await self._database.read(lambda connection: build_queries.usual_seconds(connection, base, packages))
 
     async def close(self) -> None:
         """Finish what runs and release connections."""
