@@ -130,6 +130,14 @@ environment_wheels = Table(
 )
 """Which wheels the environments have whose layers are known."""
 
+removals = Table(
+    "removals",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("since", UtcDateTime, nullable=False),
+)
+"""Environments whose images are being removed now."""
+
 builds = Table(
     "builds",
     metadata,
@@ -148,7 +156,7 @@ builds = Table(
     Column("error", LongText, nullable=False),
     Column("log", LongText, nullable=False),
     Index(None, "digest", "id"),
-    Index(None, "hub", "outcome"),
+    Index(None, "outcome", "hub"),
     Index(None, "base", "outcome", "id"),
     Index(None, "begun_at"),
     # Numbers of builds that were forgotten are not given again: people find them in logs.

@@ -1,4 +1,4 @@
-"""Builds: who asked for what, when, and how it ended."""
+"""Builds: who asked for what, when, and how it ended; and which images are being removed."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +14,13 @@ Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Make the two tables."""
+    """Make the three tables."""
+    op.create_table(
+        "removals",
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("since", UtcDateTime, nullable=False),
+        sa.PrimaryKeyConstraint("digest", name="pk_removals"),
+    )
     op.create_table(
         "builds",
         sa.Column("id", Id, autoincrement=True, nullable=False),
@@ -35,7 +41,7 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_builds_digest_id", "builds", ["digest", "id"])
-    op.create_index("ix_builds_hub_outcome", "builds", ["hub", "outcome"])
+    op.create_index("ix_builds_outcome_hub", "builds", ["outcome", "hub"])
     op.create_index("ix_builds_base_outcome_id", "builds", ["base", "outcome", "id"])
     op.create_index("ix_builds_begun_at", "builds", ["begun_at"])
     op.create_table(
