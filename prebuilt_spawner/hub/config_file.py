@@ -17,7 +17,7 @@ from ..build.retention import ProfilePackages
 from ..environment.profiles import Profile, read_profiles
 from ..errors import SurroundingsError
 from .config import PrebuiltConfig
-from .hub_wide import HubWideSettings
+from .hub_wide import HUB_WIDE, HubWideSettings
 from .spawner import PrebuiltSpawner
 from .startup import check_settings
 
@@ -45,7 +45,7 @@ class HubConfiguration:
         try:
             config = PyFileConfigLoader(file.name, path=str(file.parent.absolute())).load_config()
             check_settings(config)
-            spawner = _spawner_class(config)(config=config)
+            spawner = _spawner(config)
         except (Exception, SystemExit) as error:  # whatever an administrator's program may raise
             raise SurroundingsError(
                 f"{file} cannot be used as the hub's configuration. It is run as the hub runs it: in the hub's working "
@@ -76,6 +76,19 @@ class _Choice(LoggingConfigurable):
     spawner_class = EntryPointType(PrebuiltSpawner, klass=Spawner, entry_point_group="jupyterhub.spawners").tag(
         config=True
     )
+
+
+_READ = {*HUB_WIDE, "profile_list"}
+
+
+def _spawner(config: Config) -> PrebuiltConfig:
+    """A spawner of nobody, with the settings that are read here: others need a user."""
+    spawner_class = _spawner_class(config)
+    sections = {name: config[name] for name in spawner_class.section_names() if name in config}
+    known = {
+        section: {name: settings[name] for name in _READ & set(settings)} for section, settings in sections.items()
+    }
+    return spawner_class(config=Config(known))
 
 
 def _spawner_class(config: Config) -> type[PrebuiltConfig]:

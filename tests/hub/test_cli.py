@@ -21,6 +21,7 @@ from prebuilt_spawner.ledger import SqlLedger
 CONFIG = """
 c = get_config()
 c.JupyterHub.spawner_class = "prebuilt"
+c.PrebuiltSpawner.image = "base:1"
 c.PrebuiltSpawner.repository = "cli-test/env"
 c.PrebuiltSpawner.profile_list = [{"display_name": "Data", "packages": ["six"]}]
 """
@@ -226,7 +227,7 @@ def test_settings_are_those_of_the_hubs_own_spawner_class(inventory, folder):
         "c = get_config()\n"
         "c.JupyterHub.spawner_class = OurSpawner\n"
         "c.OurSpawner.repository = 'our/env'\n"
-        "c.DockerSpawner.client_kwargs = {'base_url': 'tcp://engine.example:2375'}\n"
+        "c.DockerSpawner.client_kwargs.update({'base_url': 'tcp://engine.example:2375'})\n"
     )
     used = image("a", names=(f"our/env:{'a' * 64}",))
     use(used, days_ago=40, file="ours.sqlite")
