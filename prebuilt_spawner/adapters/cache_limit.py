@@ -97,6 +97,7 @@ class CacheLimit:
 
     async def close(self) -> None:
         """Start nothing more. What goes on ends by itself."""
+        self._max_bytes = 0
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _look(self) -> None:

@@ -228,8 +228,10 @@ async def test_it_is_looked_at_again_when_the_time_has_passed(tmp_path: Path, lo
     for _ in range(3):
         limit.after_build()
         await limit.idle()
-    assert len(looks) == 3
     await limit.close()
+    limit.after_build()
+    await limit.idle()
+    assert len(looks) == 3, "none after it was closed"
 
 
 async def test_without_a_limit_nobody_looks(tmp_path: Path, looks):
