@@ -126,7 +126,7 @@ def _found(client: docker.APIClient, reference: str) -> BaseImage | None:
     if DIGEST_LABEL in labels_of(found):
         # Whatever name it goes by: its ID is no name in our repository.
         raise MalformedRequest(f"The image {reference} is a prepared environment, which cannot be a base image.")
-    return _base(found, reference)
+    return base_of(found, reference)
 
 
 def labels_of(found: Mapping[str, Any]) -> Mapping[str, str]:
@@ -134,7 +134,8 @@ def labels_of(found: Mapping[str, Any]) -> Mapping[str, str]:
     return (found.get("Config") or {}).get("Labels") or {}
 
 
-def _base(found: Mapping[str, Any], reference: str) -> BaseImage:
+def base_of(found: Mapping[str, Any], reference: str) -> BaseImage:
+    """The base that `inspect_image` shows."""
     config = runtime_config(found.get("Config") or {})
     diff_ids = tuple(found["RootFS"].get("Layers") or ())
     platform = {

@@ -43,6 +43,7 @@ from ..image.fragment import (
 from ..image.whole_file import appearing_whole
 from ..image.worker_protocol import job_for
 from .cache_folder import make_folder
+from .cache_limit import note_use
 from .install_workers import InstallWorkers
 from .network import NetworkSettings
 from .wheel_download import Download
@@ -187,6 +188,7 @@ class DiskWheelStore:
         path = self._wheel_path(wheel)
         if not path.is_file():
             return False
+        note_use(path)
         return path.stat().st_size == wheel.size_bytes if wheel.size_bytes is not None else _is_intact(path, wheel)
 
     async def _download(self, wheel: LockedWheel, report: Report) -> None:
@@ -227,6 +229,7 @@ class DiskWheelStore:
         installed, _ = self._paths(self._installed, installed_key(wheel.sha256, probe))
         try:
             fragment = fragment_from_json(index.read_bytes(), installed=installed, compiled=body)
+            note_use(installed, body)
             sizes = {path: path.stat().st_size for path in (installed, body)}
         except (FileNotFoundError, ValueError):
             return None
@@ -239,6 +242,7 @@ class DiskWheelStore:
         body, index = self._paths(self._installed, installed_key(wheel.sha256, probe))
         try:
             installed = installed_from_json(index.read_bytes(), body=body)
+            note_use(body)
             missing_bytes = body.stat().st_size - sum(file.length_bytes for file in installed.files)
         except (FileNotFoundError, ValueError):
             return None

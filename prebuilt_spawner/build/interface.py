@@ -236,6 +236,10 @@ class Ledger(Protocol):
     async def hold(self, *, owner: str, lock: StoredLock) -> None:
         """From now on the owner holds this lock for its request."""
 
+    async def use_environment(self, digest: str) -> None:
+        """The image of this environment is about to be looked for and used, so from now on nobody removes it. Where
+        somebody just does, this waits for the end of that: whoever looks afterwards sees what is there."""
+
     async def record_environment(self, *, digest: str, base_digest: str, lock: Lock, size_bytes: int) -> None:
         """An environment was made or used now."""
 

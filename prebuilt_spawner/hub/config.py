@@ -158,6 +158,28 @@ class PrebuiltConfig(LoggingConfigurable):
         """,
     ).tag(config=True)
 
+    max_cache_bytes = Integer(
+        20 * 1024**3,
+        min=0,
+        help="""
+        Bytes that `cache_dir` may take. What was used longest ago is removed after a build; what a build may be using
+        stays, so for a while it can be more.
+
+        Default: 21474836480 (20 GiB); 0 is no limit. A smaller cache is downloaded and prepared anew more often.
+        """,
+    ).tag(config=True)
+
+    min_free_bytes = Integer(
+        5 * 1024**3,
+        min=0,
+        help="""
+        Bytes that must be free on the disk of `cache_dir`, and on that of the engine's data where it is on the hub's
+        machine. With less, nothing new is built; servers whose environment is ready start as ever.
+
+        Default: 5368709120 (5 GiB); 0 builds until a disk is full. Large environments need more room than that.
+        """,
+    ).tag(config=True)
+
     @validate("profile_list")
     def _validate_profile_list(self, proposal: Any) -> Any:
         # Read here, so that a mistake shows when the configuration is read and not at somebody's start.

@@ -22,6 +22,8 @@ HUB_WIDE = frozenset(
         "extra_index_urls",
         "db_url",
         "cache_dir",
+        "max_cache_bytes",
+        "min_free_bytes",
         "max_concurrent_builds",
         # DockerSpawner's: it has one client for the whole hub too.
         "client_kwargs",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 VERSION_LABEL = "prebuilt_spawner.version"
 DIGEST_LABEL = "prebuilt_spawner.digest"
 BASE_DIGEST_LABEL = "prebuilt_spawner.base_digest"
@@ -18,3 +20,6 @@ CHECK_LABEL = "prebuilt_spawner.check"
 
 SHARE_FOLDER = "/usr/local/share/prebuilt-spawner"
 """Where an image says what was installed in it."""
+
+HOLD_TAG = re.compile(r"hold-[0-9a-f]{16}-([0-9a-f]{8})-[0-9a-f]{8}")
+"""Tags that keep the layers of an image for a while; the group is when one was made, in seconds since 1970."""

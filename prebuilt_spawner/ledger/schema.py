@@ -13,14 +13,17 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
     MetaData,
     String,
     Table,
+    Text,
     UniqueConstraint,
 )
+from sqlalchemy.dialects.mysql import MEDIUMTEXT
 from sqlalchemy.types import TypeDecorator
 
 
@@ -55,6 +58,11 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+NAME_CHARACTERS = 512
+
+LongText = Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb")
+"""MySQL's TEXT ends at 64 KiB."""
 
 # SQLite numbers rows by itself only where the type is exactly INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
@@ -121,3 +129,48 @@ environment_wheels = Table(
     Index(None, "sha256"),
 )
 """Which wheels the environments have whose layers are known."""
+
+removals = Table(
+    "removals",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("since", UtcDateTime, nullable=False),
+)
+"""Environments whose images are being removed now."""
+
+builds = Table(
+    "builds",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("hub", String(NAME_CHARACTERS), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("base", String(NAME_CHARACTERS), nullable=False),
+    Column("requirements", JSON, nullable=False),
+    Column("packages", Integer, nullable=False),
+    Column("begun_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime, nullable=True),
+    Column("outcome", String(16), nullable=False),
+    Column("phase_seconds", JSON, nullable=False),
+    Column("work_seconds", Float, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("error", LongText, nullable=False),
+    Column("log", LongText, nullable=False),
+    Index(None, "digest", "id"),
+    Index(None, "outcome", "hub"),
+    Index(None, "base", "outcome", "id"),
+    Index(None, "begun_at"),
+    # Numbers of builds that were forgotten are not given again: people find them in logs.
+    sqlite_autoincrement=True,
+)
+"""Builds, running and ended. `packages` is the number of requirements; `phase_seconds` is a JSON list of pairs, since
+some databases sort the keys of objects; `work_seconds` is how long it took without waiting for its turn."""
+
+build_users = Table(
+    "build_users",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("build_id", _Id, ForeignKey("builds.id"), nullable=False),
+    Column("user", String(NAME_CHARACTERS), nullable=False),
+    UniqueConstraint("build_id", "user"),
+)
+"""Who asked for a build, in the order of `id`."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
 
-from ..build.interface import StoredLock
+from ..build.interface import BuildRecord, Outcome, StoredLock
 from ..environment.lock import Lock
 from ..image.stacking import Stack
-from . import queries
+from . import build_queries, queries, use_queries
 from .database import Database
+
+_REMOVAL_LOOK_SECONDS = 0.05
 
 
 def _utc_now() -> datetime:
@@ -17,7 +20,8 @@ def _utc_now() -> datetime:
 
 
 class SqlLedger:
-    """Implements `prebuilt_spawner.build.interface.Ledger`; several processes may use one database.
+    """Implements `Ledger` and `BuildHistory` of `prebuilt_spawner.build.interface`, and `EnvironmentUse` of
+    `prebuilt_spawner.build.inventory`; several processes may use one database.
 
     Every method may raise `StorageFailure`. A call that is cancelled may still take effect.
 
@@ -93,6 +97,12 @@ class SqlLedger:
         now = self._now()
         await self._database.write(lambda connection: queries.hold(connection, owner, lock, now))
 
+    async def use_environment(self, digest: str) -> None:
+        """The image of this environment is about to be looked for and used, so from now on nobody removes it. Where
+        somebody just does, this waits for the end of that, or until that must have been killed."""
+        while not await self._database.write(lambda connection: use_queries.use(connection, digest, self._now())):  # noqa: ASYNC110
+            await asyncio.sleep(_REMOVAL_LOOK_SECONDS)
+
     async def record_environment(self, *, digest: str, base_digest: str, lock: Lock, size_bytes: int) -> None:
         """An environment was made or used now."""
         now = self._now()
@@ -128,6 +138,91 @@ class SqlLedger:
     async def popularity(self, wheels: Collection[str]) -> Mapping[str, int]:
         """How many recorded stacks have a wheel, by its SHA-256; those that none has may be left out."""
         return await self._database.read(lambda connection: queries.popularity(connection, wheels))
+
+    # -- builds ------------------------------------------------------------------------------------------------------
+
+    async def begin_build(self, *, hub: str, digest: str, base: str, requirements: Sequence[str], user: str) -> int:
+        """A build begins; returns its id. Forgets builds that are too old or too many, see `build_queries`."""
+        now = self._now()
+        return await self._database.write(
+            lambda connection: build_queries.begin(
+                connection, hub=hub, digest=digest, base=base, requirements=requirements, user=user, now=now
+            )
+        )
+
+    async def join_build(self, build_id: int, *, user: str) -> None:
+        """Somebody else waits for it too; also where word of that comes after its end. Of a build that is not known,
+        nothing is kept."""
+        await self._database.write(lambda connection: build_queries.join(connection, build_id, user))
+
+    async def end_build(
+        self,
+        build_id: int,
+        *,
+        outcome: Outcome,
+        phase_seconds: Mapping[str, float],
+        error: str = "",
+        log: str = "",
+        size_bytes: int = 0,
+    ) -> None:
+        """A build has ended. One that has ended before stays as it was, and one that is not known stays so."""
+        now = self._now()
+        await self._database.write(
+            lambda connection: build_queries.end(
+                connection,
+                build_id,
+                outcome=outcome,
+                phase_seconds=phase_seconds,
+                error=error,
+                log=log,
+                size_bytes=size_bytes,
+                now=now,
+            )
+        )
+
+    async def interrupt_builds(self, *, hub: str) -> Sequence[BuildRecord]:
+        """Mark the builds that this hub left running before it started as interrupted, and return them."""
+        now = self._now()
+        return await self._database.write(lambda connection: build_queries.interrupt(connection, hub, now))
+
+    async def build(self, build_id: int) -> BuildRecord | None:
+        """The build of this number."""
+        return await self._database.read(lambda connection: build_queries.build(connection, build_id))
+
+    async def last_builds(self, *, digest: str, limit: int = 1) -> Sequence[BuildRecord]:
+        """The last builds of an environment, newest first."""
+        return await self._database.read(lambda connection: build_queries.last(connection, digest, limit))
+
+    async def usual_seconds(self, *, base: str, packages: int) -> float | None:
+        """How long builds of about so many packages took lately on a base, without the wait for their turn: the
+        median of those that were done; None where there were none. Packages are counted as requirements."""
+        return await self._database.read(lambda connection: build_queries.usual_seconds(connection, base, packages))
+
+    # -- what is still wanted ----------------------------------------------------------------------------------------
+
+    async def last_uses(self, digests: Collection[str]) -> Mapping[str, datetime]:
+        """When each of these environments was made or used last, by digest; those that are not known are left out."""
+        return await self._database.read(lambda connection: use_queries.last_uses(connection, digests))
+
+    async def profile_locks(self) -> Mapping[str, Sequence[Lock]]:
+        """The locks that each profile holds, by its slug: the last one for each request."""
+        return await self._database.read(use_queries.profile_locks)
+
+    async def digests_being_built(self) -> Collection[str]:
+        """The environments that some hub builds now, or built when it was killed and was not started since."""
+        return await self._database.read(use_queries.digests_being_built)
+
+    async def begin_removal(self, digest: str, *, unused_since: datetime) -> bool:
+        """The image of this environment is about to be removed; False where it was used after that time, is being
+        built, or somebody else removes it. Until the removal ends, `use_environment` waits."""
+        now = self._now()
+        return await self._database.write(
+            lambda connection: use_queries.begin_removal(connection, digest, unused_since, now)
+        )
+
+    async def end_removal(self, digest: str, *, removed: bool) -> None:
+        """A removal has ended. Where it `removed` the image, nothing can be stacked on it any more."""
+        await self._database.write(lambda connection: use_queries.end_removal(connection, digest, removed=removed))
 
     async def close(self) -> None:
         """Finish what runs and release connections."""

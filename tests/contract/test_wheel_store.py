@@ -18,6 +18,7 @@ import pytest
 import trustme
 
 from prebuilt_spawner.adapters import wheel_download
+from prebuilt_spawner.adapters.cache_limit import enforce
 from prebuilt_spawner.adapters.memory import MemoryCompiler, MemoryWheelStore
 from prebuilt_spawner.adapters.network import NetworkSettings
 from prebuilt_spawner.adapters.wheel_store import DiskWheelStore
@@ -565,6 +566,24 @@ async def test_a_damaged_fragment_is_made_again(disk: DiskWorld, damage: str, pa
     (again,) = await disk.store.fragments([wheel], BASE, PROBE, report=ignore)
     assert again == fragment
     assert [path.read_bytes() for path in bodies(again)] == contents
+
+
+async def test_a_build_that_finds_things_in_the_cache_uses_them_all(disk: DiskWorld) -> None:
+    """They go last from a cache that is full, and everything of theirs that goes is made again."""
+    wheel = disk.publish("alpha")
+    await disk.store.fetch([wheel], report=ignore)
+    (fragment,) = await disk.store.fragments([wheel], BASE, PROBE, report=ignore)
+    files = [disk.wheel_path(wheel), *bodies(fragment)]
+    for file in files:
+        os.utime(file, (1, 1))
+    await disk.store.fetch([wheel], report=ignore)
+    await disk.store.fragments([wheel], BASE, PROBE, report=ignore)
+    assert [file.stat().st_mtime for file in files] == [1] * len(files)
+    assert all(file.stat().st_atime > 1 for file in files)
+    enforce(disk.cache, max_bytes=1, in_use_seconds=0)
+    assert not any(file.exists() for file in files)
+    await disk.store.fetch([wheel], report=ignore)
+    assert await disk.store.fragments([wheel], BASE, PROBE, report=ignore) == (fragment,)
 
 
 async def test_a_failure_to_compile_is_told_as_it_is_and_forgotten(disk: DiskWorld) -> None:

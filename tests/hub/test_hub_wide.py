@@ -24,6 +24,8 @@ OTHER: dict[str, Any] = {
     "extra_index_urls": ["https://extra.example/simple"],
     "db_url": "sqlite:///other.sqlite",
     "cache_dir": "other",
+    "max_cache_bytes": 1,
+    "min_free_bytes": 1,
     "max_concurrent_builds": 9,
     "client_kwargs": {"base_url": "tcp://other.example:2376"},
     "tls_config": {"verify": False},

@@ -31,6 +31,8 @@ DEFAULTS = {
     "immutable": True,
     "db_url": "sqlite:///prebuilt_spawner.sqlite",
     "cache_dir": "prebuilt_spawner_cache",
+    "max_cache_bytes": 20 * 1024**3,
+    "min_free_bytes": 5 * 1024**3,
 }
 
 
@@ -58,6 +60,8 @@ def test_every_setting_says_what_its_default_means(name: str) -> None:
         ("repository", "", "repository"),
         ("build_timeout", -1, "build_timeout"),
         ("max_concurrent_builds", 0, "max_concurrent_builds"),
+        ("max_cache_bytes", -1, "max_cache_bytes"),
+        ("min_free_bytes", -1, "min_free_bytes"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_refused_when_it_is_read(name: str, value: object, word: str) -> None:

@@ -1,0 +1,80 @@
+"""The in-memory double of the inventory, over the images of a `MemoryEngine`."""
+
+from __future__ import annotations
+
+import json
+
+from ..build.inventory import InventoryImage
+from ..image.names import BASE_DIGEST_LABEL, DIGEST_LABEL, PACKAGES_LABEL
+from .memory import MemoryEngine, Switches
+
+
+class MemoryInventory:
+    """Implements `prebuilt_spawner.build.inventory.ImageInventory`.
+
+    Attributes:
+        switches: By the names of the interface's methods.
+        ended_helpers: How many containers that probed or compiled have ended and are still there.
+    """
+
+    def __init__(self, engine: MemoryEngine, *, repository: str) -> None:
+        self.switches = Switches()
+        self.ended_helpers = 0
+        self._engine = engine
+        self._repository = repository
+
+    async def images(self) -> list[InventoryImage]:
+        """See `ImageInventory.images`."""
+        await self._pass("images")
+        found = []
+        for image_id, plan in self._engine.plans.items():
+            names = tuple(sorted(name for name, named in self._engine.names.items() if named == image_id))
+            if names and not any(name.startswith(f"{self._repository}:") for name in names):
+                continue
+            base = self._engine.bases.get(plan.base.reference)
+            size_bytes = sum(layer.size_bytes for layer in plan.layers)
+            found.append(
+                InventoryImage(
+                    image_id=image_id,
+                    digest=plan.labels[DIGEST_LABEL],
+                    base_digest=plan.labels.get(BASE_DIGEST_LABEL, ""),
+                    base_digest_now="" if base is None else base.digest,
+                    packages=tuple(json.loads(plan.labels.get(PACKAGES_LABEL, "[]"))),
+                    names=names,
+                    size_bytes=size_bytes,
+                    added_bytes=size_bytes,
+                    in_use=image_id in self._engine.in_use,
+                )
+            )
+        return found
+
+    async def remove(self, name: str) -> bool:
+        """See `ImageInventory.remove`."""
+        await self._pass("remove")
+        image_id = self._engine.names.get(name)
+        if image_id in self._engine.in_use:
+            return False
+        if image_id is not None:
+            self._engine.remove(name)
+        return True
+
+    async def discard(self, image_id: str) -> None:
+        """See `ImageInventory.discard`."""
+        await self._pass("discard")
+        if image_id not in self._engine.names.values() and image_id not in self._engine.in_use:
+            self._engine.plans.pop(image_id, None)
+
+    async def remove_ended_helpers(self) -> int:
+        """See `ImageInventory.remove_ended_helpers`."""
+        await self._pass("remove_ended_helpers")
+        removed, self.ended_helpers = self.ended_helpers, 0
+        return removed
+
+    async def close(self) -> None:
+        """See `ImageInventory.close`."""
+        self.switches.calls["close"] += 1
+
+    async def _pass(self, method: str) -> None:
+        await self.switches.pass_through(method)
+        if self._engine.unavailable is not None:
+            raise self._engine.unavailable

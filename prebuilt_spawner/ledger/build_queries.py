@@ -1,0 +1,173 @@
+"""Each question about builds and each change to them as one function over a connection that is in a transaction."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from ..build.events import Phase
+from ..build.interface import BuildRecord, Outcome
+from .schema import NAME_CHARACTERS, build_users, builds
+
+KEPT_BUILDS = 10_000
+KEPT_DAYS = 365
+"""How many builds are remembered, and how long: what is beyond either is forgotten when the next one begins."""
+
+USUAL_BUILDS = 20
+"""How many of the last builds say what is usual."""
+
+
+def begin(
+    connection: Connection,
+    *,
+    hub: str,
+    digest: str,
+    base: str,
+    requirements: Sequence[str],
+    user: str,
+    now: datetime,
+) -> int:
+    """See `BuildHistory.begin_build`."""
+    result = connection.execute(
+        insert(builds).values(
+            hub=_name(hub),
+            digest=digest,
+            base=_name(base),
+            requirements=[_text(requirement) for requirement in requirements],
+            packages=len(requirements),
+            begun_at=now,
+            ended_at=None,
+            outcome=Outcome.RUNNING.value,
+            phase_seconds=[],
+            work_seconds=0.0,
+            size_bytes=0,
+            error="",
+            log="",
+        )
+    )
+    key = result.inserted_primary_key
+    assert key is not None  # noqa: S101  # one row was inserted
+    connection.execute(insert(build_users).values(build_id=key[0], user=_name(user)))
+    _forget_old(connection, builds.c.id <= key[0] - KEPT_BUILDS)
+    _forget_old(connection, builds.c.begun_at < now - timedelta(days=KEPT_DAYS))
+    return int(key[0])
+
+
+def _forget_old(connection: Connection, old: Any) -> None:
+    connection.execute(delete(build_users).where(build_users.c.build_id.in_(select(builds.c.id).where(old))))
+    connection.execute(delete(builds).where(old))
+
+
+def join(connection: Connection, build_id: int, user: str) -> None:
+    """See `BuildHistory.join_build`.
+
+    Raises:
+        IntegrityError: Another process did the same meanwhile: ask again in a new transaction.
+    """
+    name = _name(user)
+    known = select(build_users.c.id).where(build_users.c.build_id == build_id, build_users.c.user == name)
+    there = select(builds.c.id).where(builds.c.id == build_id)
+    if connection.execute(there).first() is not None and connection.execute(known).first() is None:
+        connection.execute(insert(build_users).values(build_id=build_id, user=name))
+
+
+def end(
+    connection: Connection,
+    build_id: int,
+    *,
+    outcome: Outcome,
+    phase_seconds: Mapping[str, float],
+    error: str,
+    log: str,
+    size_bytes: int,
+    now: datetime,
+) -> None:
+    """See `BuildHistory.end_build`."""
+    running = (builds.c.id == build_id, builds.c.outcome == Outcome.RUNNING.value)
+    begun_at = connection.execute(select(builds.c.begun_at).where(*running)).scalar()
+    if begun_at is None:
+        return
+    worked = [seconds for phase, seconds in phase_seconds.items() if phase != Phase.WAITING.value]
+    connection.execute(
+        update(builds)
+        .where(*running)
+        .values(
+            outcome=outcome.value,
+            ended_at=now,
+            phase_seconds=[[_text(phase), float(seconds)] for phase, seconds in phase_seconds.items()],
+            work_seconds=sum(worked) if phase_seconds else max((now - begun_at).total_seconds(), 0.0),
+            error=_text(error),
+            log=_text(log),
+            size_bytes=size_bytes,
+        )
+    )
+
+
+def interrupt(connection: Connection, hub: str, now: datetime) -> list[BuildRecord]:
+    """See `BuildHistory.interrupt_builds`."""
+    running = (builds.c.hub == _name(hub), builds.c.outcome == Outcome.RUNNING.value)
+    found = [row.id for row in connection.execute(select(builds.c.id).where(*running).order_by(builds.c.id))]
+    connection.execute(update(builds).where(*running).values(outcome=Outcome.INTERRUPTED.value, ended_at=now))
+    return [record for build_id in found if (record := build(connection, build_id)) is not None]
+
+
+def build(connection: Connection, build_id: int) -> BuildRecord | None:
+    """See `BuildHistory.build`."""
+    row = connection.execute(select(builds).where(builds.c.id == build_id)).first()
+    return None if row is None else _record(connection, row)
+
+
+def last(connection: Connection, digest: str, limit: int) -> list[BuildRecord]:
+    """See `BuildHistory.last_builds`."""
+    query = select(builds).where(builds.c.digest == digest).order_by(builds.c.id.desc()).limit(limit)
+    return [_record(connection, row) for row in connection.execute(query).all()]
+
+
+def usual_seconds(connection: Connection, base: str, packages: int) -> float | None:
+    """See `BuildHistory.usual_seconds`: of the last builds with a number of packages within a factor of two."""
+    query = (
+        select(builds.c.work_seconds)
+        .where(
+            builds.c.base == _name(base),
+            builds.c.outcome == Outcome.DONE.value,
+            builds.c.packages.between((packages + 1) // 2, packages * 2),
+        )
+        .order_by(builds.c.id.desc())
+        .limit(USUAL_BUILDS)
+    )
+    found = [row.work_seconds for row in connection.execute(query)]
+    return statistics.median(found) if found else None
+
+
+# Rows are `Any` here: SQLAlchemy 2.0 and 2.1 count their type parameters differently.
+
+
+def _record(connection: Connection, row: Any) -> BuildRecord:
+    users = select(build_users.c.user).where(build_users.c.build_id == row.id).order_by(build_users.c.id)
+    return BuildRecord(
+        id=row.id,
+        digest=row.digest,
+        base=row.base,
+        requirements=tuple(row.requirements),
+        users=tuple(found.user for found in connection.execute(users)),
+        begun_at=row.begun_at,
+        ended_at=row.ended_at,
+        outcome=Outcome(row.outcome),
+        phase_seconds=dict(row.phase_seconds),
+        error=row.error,
+        log=row.log,
+        size_bytes=row.size_bytes,
+    )
+
+
+def _text(text: str) -> str:
+    """As every database can keep it: without NUL, and with no half of a surrogate pair."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _name(text: str) -> str:
+    return _text(text)[:NAME_CHARACTERS]
