@@ -37,7 +37,7 @@ class OutputLines:
     """Turns what a tool prints, in pieces of any size, into lines.
 
     Terminal sequences and control characters go; of a line that was written anew after `\\r` (a progress bar) the last
-    state is kept; of a long line the first characters, with a word about the rest. How the text is cut into pieces makes
+    state is kept; of a long line the first characters, with a word about the rest. How the text is cut makes
     no difference. Takes linear time, and holds one line. Not thread-safe.
 
     Args:
