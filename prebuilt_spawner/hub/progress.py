@@ -194,8 +194,8 @@ def _spoken(remaining_seconds: float) -> str:
     if remaining_seconds < 0:
         return " (takes longer than usual)"
     if remaining_seconds > 90:
-        return f" (about {round(remaining_seconds / 60)} min)"
-    return f" (about {5 * math.ceil(remaining_seconds / 5)} s)"
+        return f" (about {round(remaining_seconds / 60)} min left)"
+    return f" (about {5 * math.ceil(remaining_seconds / 5)} s left)"
 
 
 @lru_cache(maxsize=256)

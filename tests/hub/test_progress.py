@@ -216,10 +216,10 @@ async def test_an_estimate_is_said_and_moves_the_bar_without_events(monkeypatch:
     clock.seconds += 500
     buffer.report(event("Downloading", Phase.DOWNLOADING))
     began = await anext(watching)
-    assert began["message"] == "Downloading (about 20 s)"
+    assert began["message"] == "Downloading (about 20 s left)"
     clock.seconds += 11
     later = await anext(watching)
-    assert later["message"] == "Downloading (about 10 s)"
+    assert later["message"] == "Downloading (about 10 s left)"
     assert began["progress"] + 35 < later["progress"] < 60
     clock.seconds += 50
     assert (await anext(watching))["message"] == "Downloading (takes longer than usual)"
