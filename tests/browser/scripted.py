@@ -46,7 +46,7 @@ def hostile() -> Iterator[BuildEvent]:
 
 def counting() -> Iterator[BuildEvent]:
     """A download that is reported much more often than a page can show it."""
-    yield BuildEvent(phase=Phase.RESOLVING, message="Choosing package versions", estimate_seconds=120)
+    yield BuildEvent(phase=Phase.RESOLVING, message="Choosing package versions", estimate_seconds=60)
     for done in range(0, 101):
         time.sleep(0.03)
         message = "Downloading numpy, pandas, scipy, …"
