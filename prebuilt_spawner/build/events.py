@@ -29,6 +29,8 @@ class BuildEvent:
         message: A line of plain text for users; "" where there is only output.
         done, total: How far within the step, in the step's own units (bytes, packages); total 0 is unknown.
         output: What a tool printed: any text, of any length, with whatever control characters.
+        estimate_seconds: How long everything from here to the image usually takes; 0 is unknown. In a wait, everything
+            that comes after it.
     """
 
     phase: Phase
@@ -36,6 +38,7 @@ class BuildEvent:
     done: int = 0
     total: int = 0
     output: str = ""
+    estimate_seconds: float = 0
 
 
 Report: TypeAlias = Callable[[BuildEvent], None]

@@ -29,7 +29,7 @@ from .deadline import DeadlinePassed, within
 from .errors import errors_for_users
 from .hub_wide import HubWideSettings
 from .overrides import TraitOverrides
-from .progress import STARTING_PERCENT, ProgressBuffer, progress_event
+from .progress import STARTING_PERCENT, ProgressBuffer
 from .removal import remove_container
 from .request_body import is_unread_body, options_of_body
 from .runtime import Manager, build_manager, shared_manager
@@ -229,7 +229,7 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
         """What happens to the environment, from the first event for each viewer, then the container's start."""
         buffer = self._progress
         async for event in buffer.read():
-            yield progress_event(event)
+            yield event
         if not buffer.complete:
             return  # JupyterHub says how it failed
         async for event in super().progress():
