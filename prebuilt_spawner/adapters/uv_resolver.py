@@ -66,13 +66,14 @@ def python_platform(probe: BaseProbe) -> str:
     if probe.machine not in MACHINES or probe.glibc is None or probe.glibc[0] != 2:
         raise BaseImageUnavailable(
             f"Packages cannot be added to this image: its platform ({probe.machine}"
-            f"{'' if probe.glibc else ', without glibc'}) is not supported."
+            f"{'' if probe.glibc else ', without glibc'}) is not supported. "
+            "Choose another image."
         )
     minors = [minor for minor in MANYLINUX_MINORS if minor <= probe.glibc[1]]
     if not minors:
         raise BaseImageUnavailable(
             f"Packages cannot be added to this image: its C library is too old (glibc 2.{probe.glibc[1]}; wheels need "
-            f"2.{MANYLINUX_MINORS[0]})."
+            f"2.{MANYLINUX_MINORS[0]}). Choose another image."
         )
     return f"{probe.machine}-manylinux_2_{minors[-1]}"
 

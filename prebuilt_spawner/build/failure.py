@@ -155,7 +155,7 @@ _OF_WHEEL = re.compile(r"The wheel of (?P<name>[A-Za-z0-9._-]+) (?P<rest>.*)", r
 _OF_FILES = re.compile(
     r'(?P<name>[A-Za-z0-9._-]+) (?:has a file "|brings a command "|\S+ of the base image cannot be replaced)'
 )
-_OF_TWO = re.compile(r'(?P<name>[A-Za-z0-9._-]+) and [A-Za-z0-9._-]+ both have "')
+_OF_TWO = re.compile(r'[A-Za-z0-9._-]+ and [A-Za-z0-9._-]+ both have "')
 
 
 def failure_of(error: PrebuiltError) -> Failure:
