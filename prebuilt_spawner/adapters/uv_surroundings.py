@@ -13,7 +13,8 @@ _LOCKED_OUT = re.compile(
 )
 _NOT_FETCHED = re.compile(
     r"Failed to fetch|error sending request|Request failed after|tunnel error|timed out|Failed to download|HTTP status"
-    r"|dns error|invalid peer certificate|error decoding response body|Failed to read metadata",
+    r"|dns error|invalid peer certificate|error decoding response body|Failed to read metadata"
+    r"|Received some unexpected",
     re.IGNORECASE,
 )
 _DISK_FULL = re.compile(r"os error (?:28|122)\b|No space left on device|Disk quota exceeded", re.IGNORECASE)

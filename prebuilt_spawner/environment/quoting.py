@@ -18,7 +18,7 @@ def quoted(value: object) -> str:
     if not isinstance(value, str):
         return kind_of(value)
     # Cut before escaping: the work must not grow with what a user sends.
-    text = _USERINFO.sub("…@", value[:_READ_CHARACTERS])
+    text = _USERINFO.sub("", value[:_READ_CHARACTERS])
     cut = text[:_SHOWN_CHARACTERS]
     shown = "".join(character if character.isprintable() else _escaped(character) for character in cut)
     return f"'{shown}{'…' if len(text) > _SHOWN_CHARACTERS else ''}'"
