@@ -103,6 +103,15 @@ def test_every_kind_is_an_error_with_its_own_cause_and_every_error_has_a_kind() 
         assert failure_of(error) == Failure(kind=Kind(error.reason), what="It failed.")
 
 
+def test_every_kind_is_in_the_documentation() -> None:
+    """With the status of its error."""
+    text = (PACKAGE.parent / "docs/explanation/failures.md").read_text("utf-8")
+    table = {}
+    for row in re.findall(r"^\| (`.*?) \| ([\d, ]+) \|", text, re.MULTILINE):
+        table.update(zip(re.findall(r"`(.*?)`", row[0]), map(int, row[1].split(",")), strict=True))
+    assert table == {kind.value: _ERRORS[kind].status for kind in Kind}
+
+
 def test_a_cause_that_is_written_out_is_a_kind() -> None:
     causes = {
         keyword.value.value
