@@ -115,13 +115,13 @@ class FailureWorld:
         )
         return await resolver.resolve(ResolveRequest(requirements=requirements, probe=PROBE))
 
-    async def install(self, file: PublishedFile, url: str = "") -> Any:
+    async def install(self, file: PublishedFile) -> Any:
         """Download a published file and prepare it."""
         wheel = LockedWheel(
             name=file.name,
             version=file.version,
             filename=file.filename,
-            url=url or self.index.file_url(file),
+            url=self.index.file_url(file),
             sha256=file.sha256,
             size_bytes=file.size_bytes,
         )
@@ -308,7 +308,8 @@ async def _server_of_files_is_broken(world: FailureWorld) -> None:
 
 async def _server_of_files_is_down(world: FailureWorld) -> None:
     file = world.index.add_wheel("alpha", "1.0")
-    await world.install(file, f"{NOBODY}/{file.filename}")
+    world.index.close()
+    await world.install(file)
 
 
 async def _too_large(world: FailureWorld) -> None:
