@@ -31,6 +31,9 @@ class PrebuiltError(Exception):
         message: One or two sentences for the user: what is wrong and what to try. Never a path, a
             credential or a traceback.
         detail: What the administrator's log gets besides; may be long. Never shown to a user.
+        package: The normalised name of the package that it is about; "" where there is none, or several.
+        cause: A short word for what went wrong, finer than the class: a `build.failure.Kind`. By it a failure is
+            remembered and counted. Where nobody said, the class's `reason`.
     """
 
     status: ClassVar[int] = 500
@@ -38,10 +41,12 @@ class PrebuiltError(Exception):
     reason: ClassVar[str] = "internal"
     """A short word for metrics; one for each class, so that labels stay few."""
 
-    def __init__(self, message: str, *, detail: str = "") -> None:
+    def __init__(self, message: str, *, detail: str = "", package: str = "", cause: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.detail = detail
+        self.package = package
+        self.cause = cause or self.reason
 
 
 class RequestError(PrebuiltError):

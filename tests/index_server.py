@@ -46,6 +46,7 @@ class Behaviour:
         wrong_content: Files that are served with other bytes than the listing's hash says, same length.
         missing: Files that are listed and answer 404.
         stalled: Files of which half is sent, and then nothing until `release` is called.
+        nonsense: Path prefixes that are answered with 200 and words that mean nothing.
         silent: Path prefixes that get no answer until `release` is called.
         html_only: Speak only the older form of the index API (PEP 503).
         without_metadata: Do not offer PEP 658 metadata files.
@@ -58,6 +59,7 @@ class Behaviour:
     wrong_content: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
     stalled: set[str] = field(default_factory=set)
+    nonsense: set[str] = field(default_factory=set)
     silent: set[str] = field(default_factory=set)
     html_only: bool = False
     without_metadata: bool = False
@@ -215,7 +217,9 @@ class _IndexHandler(LoopbackHandler):
             if path.startswith(prefix) and self._fails_now(prefix):
                 self.answer(status, b"failing on purpose")
                 return
-        if path.startswith("/simple/"):
+        if path.startswith(tuple(behaviour.nonsense)):
+            self.answer(200, b"{<what?", Content_Type=JSON_TYPE)
+        elif path.startswith("/simple/"):
             self._list(path.removeprefix("/simple/").strip("/"))
         elif path.startswith("/files/"):
             self._serve(path.removeprefix("/files/"))

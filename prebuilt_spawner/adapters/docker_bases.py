@@ -18,6 +18,7 @@ from docker.errors import APIError, DockerException, NotFound
 from urllib3.exceptions import ReadTimeoutError
 
 from ..build.events import ignore
+from ..build.failure import TELL
 from ..build.sharing import SharedTasks
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.digest import base_digest, runtime_config
@@ -122,10 +123,12 @@ def _found(client: docker.APIClient, reference: str) -> BaseImage | None:
     except APIError as error:
         if error.status_code != 400:
             raise
-        raise BaseImageUnavailable(f"{reference} is not the name of an image.", detail=str(error)) from error
+        raise BaseImageUnavailable(f"{reference} is not the name of an image. {TELL}", detail=str(error)) from error
     if DIGEST_LABEL in labels_of(found):
         # Whatever name it goes by: its ID is no name in our repository.
-        raise MalformedRequest(f"The image {reference} is a prepared environment, which cannot be a base image.")
+        raise MalformedRequest(
+            f"The image {reference} is a prepared environment, which cannot be a base image. Choose another image."
+        )
     return base_of(found, reference)
 
 

@@ -15,22 +15,30 @@ import docker
 import requests
 from docker.errors import APIError, DockerException
 
-from ..errors import EngineFailure, EngineUnavailable, PrebuiltError, StorageFailure
+from ..build.failure import Failure, Kind
+from ..errors import EngineFailure, EngineUnavailable, PrebuiltError
 
 T = TypeVar("T")
 
 _CLOSE_SECONDS = 10
 
-_UNREACHABLE = "The container engine cannot be reached. Try again in a few minutes, or tell your administrator."
+_UNREACHABLE = Failure(
+    kind=Kind.ENGINE_UNREACHABLE,
+    what="The container engine cannot be reached.",
+    advice="Try again in a few minutes, or tell your administrator.",
+)
 _REFUSED = "The container engine could not do what was needed. Try again, or tell your administrator."
-_FULL = "The disk of the container engine is full. Tell your administrator."
+_FULL = Failure(
+    kind=Kind.ENGINE_DISK_FULL, what="The disk of the container engine is full.", advice="Tell your administrator."
+)
+_NO_SPACE = ("no space left on device", "disk quota exceeded")
 _CLOSING = "The hub is being stopped. Try again in a few minutes."
 
 
 def engine_error(text: str) -> PrebuiltError:
     """The error for what the engine said; the words go into the administrator's detail."""
-    if "no space left on device" in text.lower():
-        return StorageFailure(_FULL, detail=text)
+    if any(words in text.lower() for words in _NO_SPACE):
+        return _FULL.error(detail=text)
     return EngineFailure(_REFUSED, detail=text)
 
 
@@ -42,7 +50,7 @@ def translated() -> Iterator[None]:
     except APIError as error:
         raise engine_error(str(error)) from error
     except (requests.exceptions.RequestException, DockerException, OSError) as error:
-        raise EngineUnavailable(_UNREACHABLE, detail=f"{type(error).__name__}: {error}") from error
+        raise _UNREACHABLE.error(detail=f"{type(error).__name__}: {error}") from error
 
 
 class Cancelled(Exception):

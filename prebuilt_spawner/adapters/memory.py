@@ -24,6 +24,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from ..build.events import BuildEvent, Phase, Report
+from ..build.failure import TELL
 from ..build.interface import DerivedImage, ResolveRequest
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock, LockedWheel
@@ -113,16 +114,18 @@ class MemoryEngine:
         """See `Engine.resolve_base`; there is no registry to pull from."""
         await self._pass("resolve_base")
         if self._names.get(reference):
-            raise MalformedRequest(f"The image {reference} is a prepared environment, which cannot be a base image.")
+            raise MalformedRequest(
+                f"The image {reference} is a prepared environment, which cannot be a base image. Choose another image."
+            )
         if reference not in self.bases:
-            raise BaseImageUnavailable(f"The base image {reference} is not there and cannot be pulled.")
+            raise BaseImageUnavailable(f"The base image {reference} is not there and cannot be pulled. {TELL}")
         return self.bases[reference]
 
     async def probe(self, base: BaseImage) -> BaseProbe:
         """See `Engine.probe`."""
         await self._pass("probe")
         if base.digest not in self._probes:
-            raise BaseImageUnavailable(f"The Python of the base image {base.reference} cannot be asked.")
+            raise BaseImageUnavailable(f"The Python of the base image {base.reference} cannot be asked. {TELL}")
         return self._probes[base.digest]
 
     @asynccontextmanager
@@ -150,7 +153,7 @@ class MemoryEngine:
         await self._pass("assemble")
         self._require(plan.lower)
         if plan.labels.get(DIGEST_LABEL) != plan.digest or not all(map(_is_archive, plan.layers)):
-            raise EngineFailure("The container engine did not store the image as it was sent.")
+            raise EngineFailure(f"The container engine did not store the image as it was sent. {TELL}")
         report(BuildEvent(phase=Phase.CHECKING, message="Checking the image"))
         await asyncio.sleep(0)
         image_id = sha256_of(_config(plan))

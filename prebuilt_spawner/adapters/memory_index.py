@@ -10,8 +10,10 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from ..build.failure import Failure, Kind
 from ..build.interface import ResolveRequest
 from ..environment.lock import LockedWheel
+from ..environment.names import suggestion
 from ..errors import UnresolvableRequest
 
 
@@ -48,9 +50,13 @@ class Search:
         for requirement in asked:
             name = canonicalize_name(requirement.name)
             if self._applies(requirement, ()) and name not in self._index and name not in self._base:
-                raise UnresolvableRequest(
-                    f"The package {name} was not found on the package index. Check the spelling of its name."
-                )
+                near = suggestion(name, {*self._index, *self._base})
+                raise Failure(
+                    kind=Kind.NO_SUCH_PACKAGE,
+                    what=f"{name} is not in the package index.",
+                    advice=f"Did you mean {near}?" if near else "Check the spelling.",
+                    package=name,
+                ).error()
         chosen = self._solve([(line, ()) for line in (*asked, *map(Requirement, self._base))], {}, {})
         if chosen is None:
             raise UnresolvableRequest(

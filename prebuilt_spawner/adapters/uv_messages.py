@@ -8,10 +8,13 @@ error's detail. The words differ between uv's versions in line breaks and orname
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from ..errors import IndexUnavailable, PrebuiltError, StorageFailure, UnresolvableRequest
+from ..build.failure import TELL, Failure, Kind
+from ..environment.names import meant_by, suggestion
+from ..errors import PrebuiltError
+from .uv_surroundings import surroundings_error
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?:\[[^\]\s]*\])?"
 _SPEC = r"(?:(?:[<>=!~]=?|===)[^\s,]+(?:,(?:[<>=!~]=?|===)[^\s,]+)*)"
@@ -41,21 +44,8 @@ _NO_FITTING_WHEEL = re.compile(
 _PYTHON = re.compile(rf"(?P<name>{_NAME})(?P<spec>{_SPEC}?) depends on Python(?P<python>{_SPEC})")
 _YANKED = re.compile(rf"(?P<name>{_NAME})==(?P<version>[^\s,]+) was yanked")
 _URL_DEPENDENCY = re.compile(rf"for package `(?P<name>{_NAME})==.*was included as a URL dependency")
-_LOCKED_OUT = re.compile(
-    r"lack of valid authentication credentials|returned a (?:401|403)|\((?:401 Unauthorized|403 Forbidden|407 Proxy)"
-    r"|proxy authorization required"
-)
-_NOT_FETCHED = re.compile(
-    r"Failed to fetch|error sending request|Request failed after|tunnel error|timed out|Failed to download|HTTP status"
-    r"|dns error|invalid peer certificate|error decoding response body|Failed to read metadata",
-    re.IGNORECASE,
-)
-_DISK = re.compile(r"os error 28\b|No space left on device|os error (?:13|30)\b|Read-only file system", re.IGNORECASE)
-_CERTIFICATE = re.compile(r"invalid peer certificate|certificate verify|UnknownIssuer|tls handshake", re.IGNORECASE)
-
 _MAX_CHARACTERS = 100_000
 _MAX_WORD_CHARACTERS = 150
-_TELL = "Please tell the administrator of this hub."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +57,7 @@ class Question:
         protected: Version by normalised name of what the image's server is made of.
         installed: Version by normalised name of everything that the base has.
         python_version, machine: The base's.
+        seen: Normalised names of packages that exist, for guessing what a misspelt one meant.
     """
 
     requirements: Mapping[str, str]
@@ -74,6 +65,7 @@ class Question:
     installed: Mapping[str, str]
     python_version: str
     machine: str
+    seen: Collection[str] = ()
 
 
 def explain(output: str, question: Question) -> PrebuiltError:
@@ -87,13 +79,12 @@ def explain(output: str, question: Question) -> PrebuiltError:
         `UnresolvableRequest`, `IndexUnavailable` or `StorageFailure`, with the output as detail.
     """
     text = _plain(output)
-    error = _surroundings(text, output)
+    error = surroundings_error(text, output)
     if error is not None:
         return error
     if "No solution found" not in text and not _URL_DEPENDENCY.search(text):
-        return IndexUnavailable(f"The packages could not be looked up. {_TELL}", detail=output)
-    derivation = _Derivation(text.partition("hint:")[0], question)
-    return UnresolvableRequest(derivation.message(), detail=output)
+        return Failure(kind=Kind.INDEX, what="The packages could not be looked up.", advice=TELL).error(detail=output)
+    return _Derivation(text.partition("hint:")[0], question).failure().error(detail=output)
 
 
 def _plain(output: str) -> str:
@@ -101,28 +92,6 @@ def _plain(output: str) -> str:
     come from strangers."""
     words = _FORK.sub("", _ORNAMENT.sub(" ", output[:_MAX_CHARACTERS])).split()
     return " ".join(word[:_MAX_WORD_CHARACTERS] for word in words)
-
-
-def _surroundings(text: str, output: str) -> PrebuiltError | None:
-    if _DISK.search(text):
-        return StorageFailure(f"The hub cannot write to its disk. {_TELL}", detail=output)
-    if _LOCKED_OUT.search(text):
-        return IndexUnavailable(
-            f"The package index, or the proxy before it, refused this hub's credentials. {_TELL}",
-            detail=f"Check the credentials in index_url, extra_index_urls, netrc and the proxy's URL.\n{output}",
-        )
-    if not _NOT_FETCHED.search(text):
-        return None
-    if _CERTIFICATE.search(text):
-        return IndexUnavailable(
-            f"The package index cannot be reached: its certificate is not trusted. {_TELL}",
-            detail="Install the certificate authority in the hub's system store, or name its file in SSL_CERT_FILE.\n"
-            + output,
-        )
-    return IndexUnavailable(
-        f"The package index cannot be reached or does not answer as it should. Try again later. {_TELL}",
-        detail=f"Check index_url and extra_index_urls, HTTP_PROXY, HTTPS_PROXY and NO_PROXY.\n{output}",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,19 +111,19 @@ class _Derivation:
         self._question = question
         self._demands = tuple(self._find_demands())
 
-    def message(self) -> str:
+    def failure(self) -> Failure:
         candidates = (
-            self._absent(),
-            self._url_dependency(),
-            self._protected(),
-            self._wrong_python(),
-            self._conflict(),
-            self._no_fitting_wheel(),
-            self._source_only(),
-            self._no_version(),
-            self._yanked(),
+            self._absent,
+            self._url_dependency,
+            self._protected,
+            self._wrong_python,
+            self._conflict,
+            self._no_fitting_wheel,
+            self._source_only,
+            self._no_version,
+            self._yanked,
         )
-        return next(filter(None, candidates), self._anything())
+        return next((failure for candidate in candidates if (failure := candidate()) is not None), self._anything())
 
     def _find_demands(self) -> Iterator[_Demand]:
         for match in _NEEDS.finditer(self._text):
@@ -169,25 +138,39 @@ class _Derivation:
         for match in _BARE_PIN.finditer(self._text):
             yield _Demand(who="", what=_name(match["pin"]), spec=_spec(match["pin"]))
 
-    def _absent(self) -> str:
+    def _absent(self) -> Failure | None:
         absent = [_name(match["name"]) for match in _ABSENT.finditer(self._text)]
         for name in absent:
             if name in self._question.requirements:
-                return f"{name} is not in the package index. Check the spelling."
+                near = suggestion(name, self._question.seen)
+                return Failure(
+                    kind=Kind.NO_SUCH_PACKAGE,
+                    what=f"{name} is not in the package index.",
+                    advice=f"Did you mean {near}?" if near else "Check the spelling.",
+                    package=name,
+                )
         for name in absent:
-            return f"{name} is not in the package index, but {self._needing(name)}."
-        return ""
+            return Failure(
+                kind=Kind.NO_SUCH_PACKAGE,
+                what=f"{name} is not in the package index, but {self._needing(name)}.",
+                advice=f"Leave {self._asked_or(name)} out, or try another version of it.",
+                package=name,
+            )
+        return None
 
-    def _url_dependency(self) -> str:
+    def _url_dependency(self) -> Failure | None:
         match = _URL_DEPENDENCY.search(self._text)
         if match is None:
-            return ""
-        return (
-            f"{_name(match['name'])} depends on a file outside the package index, which is not installed. "
-            "Try another version of it."
+            return None
+        name = _name(match["name"])
+        return Failure(
+            kind=Kind.OUTSIDE_INDEX,
+            what=f"{name} depends on a file outside the package index, which is not installed.",
+            advice="Try another version of it.",
+            package=name,
         )
 
-    def _protected(self) -> str:
+    def _protected(self) -> Failure | None:
         """The request against the image's own server."""
         for name, version in self._question.protected.items():
             pin = f"=={version}"
@@ -195,35 +178,44 @@ class _Derivation:
             if not re.search(rf"(?<![\w.-]){re.escape(name)}{re.escape(pin)}(?![\w.+])", self._text):
                 continue
             server = f"the server of this image needs {name} {version}"
-            if any(demand.spec not in ("", pin) for demand in own):
-                asked = self._question.requirements.get(name, name)
-                return f"{asked} cannot be installed: {server}. Leave it out of the list, or choose another image."
+            package, advice = name, "Ask for other versions, or leave one out."
             against = next(
                 (demand for demand in self._demands if demand.what == name and demand.who and demand.spec != pin), None
             )
-            if against is not None:
-                return (
-                    f"{self._asked_or(against.who)} cannot be installed: {_needs(against)}, but {server}. "
-                    f"Try another version of {self._asked_or(against.who)}, or another image."
-                )
             both = self._pair()
-            if both is not None:
+            if any(demand.spec not in ("", pin) for demand in own):
+                what = f"{self._question.requirements.get(name, name)} cannot be installed: {server}."
+                advice = "Leave it out of the list, or choose another image."
+            elif against is not None:
+                package = self._asked_or(against.who)
+                what = f"{package} cannot be installed: {_needs(against)}, but {server}."
+                advice = f"Try another version of {package}, or another image."
+            elif both is not None:
                 reason = " and ".join(map(_needs, both))
-                return f"These cannot be installed beside the server of this image ({name} {version}): {reason}."
-            return f"{self._asked_list()} cannot be installed in this image: {server}."
-        return ""
+                what = f"These cannot be installed beside the server of this image ({name} {version}): {reason}."
+                package = both[0].what
+            else:
+                what = f"{self._asked_list()} cannot be installed in this image: {server}."
+            return Failure(kind=Kind.CONFLICT, what=what, advice=advice, package=package)
+        return None
 
-    def _conflict(self) -> str:
+    def _conflict(self) -> Failure | None:
         pair = self._pair()
         if pair is None:
-            return ""
+            return None
         one, other = pair
-        message = f"These cannot be installed together: {_needs(one)}, and {_needs(other)}."
-        for demand in pair:
-            installed = self._question.installed.get(demand.who)
-            if installed is not None and demand.who not in self._question.requirements:
-                message += f" The image comes with {demand.who} {installed}."
-        return f"{message} Ask for other versions, or leave one out."
+        comes_with = [
+            f"{demand.who} {self._question.installed[demand.who]}"
+            for demand in pair
+            if demand.who in self._question.installed and demand.who not in self._question.requirements
+        ]
+        image = f" (the image comes with {' and '.join(comes_with)})" if comes_with else ""
+        return Failure(
+            kind=Kind.CONFLICT,
+            what=f"These cannot be installed together: {_needs(one)}, and {_needs(other)}{image}.",
+            advice="Ask for other versions, or leave one out.",
+            package=one.what,
+        )
 
     def _pair(self) -> tuple[_Demand, _Demand] | None:
         """Two demands for versions of one package, from different sides."""
@@ -236,71 +228,79 @@ class _Derivation:
                     return (other, one) if one.who == "" else (one, other)
         return None
 
-    def _wrong_python(self) -> str:
+    def _wrong_python(self) -> Failure | None:
         for match in _PYTHON.finditer(self._text):
             name = _name(match["name"])
-            return (
-                f"{self._version(name, match['spec'])} needs Python {match['python']}, "
-                f"and this image has Python {self._question.python_version}{self._because_of(name)}. "
-                f"Try an older version of {self._asked_or(name)}, or another image."
+            return Failure(
+                kind=Kind.OTHER_PYTHON,
+                what=f"{self._version(name, match['spec'])} needs Python {match['python']}, "
+                f"and this image has Python {self._question.python_version}{self._because_of(name)}.",
+                advice=f"Try an older version of {self._asked_or(name)}, or another image.",
+                package=name,
             )
-        return ""
+        return None
 
-    def _no_fitting_wheel(self) -> str:
+    def _no_fitting_wheel(self) -> Failure | None:
         for match in _NO_FITTING_WHEEL.finditer(self._text):
             name = _name(match["name"])
             python = ".".join(self._question.python_version.split(".")[:2])
             where = f"Linux on {self._question.machine}" if match["tag"].endswith("platform") else f"Python {python}"
-            return (
-                f"{self._version(name, match['spec'])} has no wheel for {where}{self._because_of(name)}. "
-                f"Try another version of {self._asked_or(name)}, or another image."
+            return Failure(
+                kind=Kind.NO_FITTING_WHEEL,
+                what=f"{self._version(name, match['spec'])} has no wheel for {where}{self._because_of(name)}.",
+                advice=f"Try another version of {self._asked_or(name)}, or another image.",
+                package=name,
             )
-        return ""
+        return None
 
-    def _source_only(self) -> str:
+    def _source_only(self) -> Failure | None:
         for match in _SOURCE_ONLY.finditer(self._text):
             name = _name(match["name"])
-            return (
-                f"{self._version(name, match['spec'])} has no wheel, only source, which this hub does not "
-                f"build{self._because_of(name)}. Try a version with a wheel, or another package."
+            meant = meant_by(name) if name in self._question.requirements else ""
+            return Failure(
+                kind=Kind.SOURCE_ONLY,
+                what=f"{self._version(name, match['spec'])} has no wheel, only source, which this hub does not "
+                f"build{self._because_of(name)}.",
+                advice=f"Did you mean {meant}?" if meant else "Try a version with a wheel, or another package.",
+                package=name,
             )
-        return ""
+        return None
 
-    def _no_version(self) -> str:
+    def _no_version(self) -> Failure | None:
         following = _ONLY_FOLLOWING.search(self._text)
-        if following is not None:
-            return f"No version of {_name(following['name'])} is {_spec(following['wanted'])}. Try a wider range."
         only = _ONLY.search(self._text)
-        if only is not None:
-            return self._out_of_range(_name(only["name"]), only["spec"], _spec(only["wanted"]))
-        match = _NO_VERSION.search(self._text)
+        match = following or only or _NO_VERSION.search(self._text)
         if match is None:
-            return ""
-        name = _name(match["name"])
-        if match["spec"].startswith("=="):
-            return f"{name} has no version {match['spec'].lstrip('=')}{self._because_of(name)}. Try another version."
-        return f"No version of {name} is {match['spec'] or 'available'}{self._because_of(name)}. Try another range."
-
-    @staticmethod
-    def _out_of_range(name: str, available: str, wanted: str) -> str:
-        bound = available.lstrip("<>=")
-        if available.startswith("<="):
-            hint = f"the newest is {bound}"
-        elif available.startswith(">="):
-            hint = f"the oldest is {bound}"
+            return None
+        name, advice = _name(match["name"]), "Try a wider range."
+        if following is not None:
+            what = f"No version of {name} is {_spec(following['wanted'])}."
+        elif only is not None:
+            what = _out_of_range(name, only["spec"], _spec(only["wanted"]))
+        elif match["spec"].startswith("=="):
+            what = f"{name} has no version {match['spec'].lstrip('=')}{self._because_of(name)}."
+            advice = "Try another version."
         else:
-            hint = f"there is only {bound}"
-        return f"No version of {name} is {wanted}: {hint}." if wanted else f"No version of {name} can be used: {hint}."
+            what = f"No version of {name} is {match['spec'] or 'available'}{self._because_of(name)}."
+        return Failure(kind=Kind.NO_SUCH_VERSION, what=what, advice=advice, package=name)
 
-    def _yanked(self) -> str:
+    def _yanked(self) -> Failure | None:
         for match in _YANKED.finditer(self._text):
             name = _name(match["name"])
-            withdrawn = f"{name} {match['version']} was withdrawn by its authors"
-            return f"{withdrawn}{self._because_of(name)}. Try another version."
-        return ""
+            return Failure(
+                kind=Kind.WITHDRAWN,
+                what=f"{name} {match['version']} was withdrawn by its authors{self._because_of(name)}.",
+                advice="Try another version.",
+                package=name,
+            )
+        return None
 
-    def _anything(self) -> str:
-        return f"{self._asked_list()} cannot be installed in this image. Ask for other versions, or leave some out."
+    def _anything(self) -> Failure:
+        return Failure(
+            kind=Kind.UNRESOLVABLE,
+            what=f"{self._asked_list()} cannot be installed in this image.",
+            advice="Ask for other versions, or leave some out.",
+        )
 
     def _asked_list(self) -> str:
         asked = list(self._question.requirements.values())
@@ -342,6 +342,17 @@ def _name(item: str) -> str:
     match = re.match(rf"(?:all versions of )?(?P<name>{_NAME})", item)
     bare = match["name"].partition("[")[0] if match else item
     return re.sub(r"[-_.]+", "-", bare).lower()
+
+
+def _out_of_range(name: str, available: str, wanted: str) -> str:
+    bound = available.lstrip("<>=")
+    if available.startswith("<="):
+        hint = f"the newest is {bound}"
+    elif available.startswith(">="):
+        hint = f"the oldest is {bound}"
+    else:
+        hint = f"there is only {bound}"
+    return f"No version of {name} is {wanted}: {hint}." if wanted else f"No version of {name} can be used: {hint}."
 
 
 def _spec(item: str) -> str:

@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ import tomli_w
 import uv as uv_package
 from packaging.version import Version
 
+from ..build.failure import TELL, Failure, Kind, disk_failure
 from ..build.interface import ResolveRequest
 from ..environment.base import BaseProbe
 from ..environment.lock import Lock, parse_pylock
@@ -26,9 +27,8 @@ from ..environment.requirements import requirement_name
 from ..errors import (
     BaseImageUnavailable,
     BuildTimeout,
-    IndexUnavailable,
     MalformedRequest,
-    StorageFailure,
+    PrebuiltError,
     SurroundingsError,
 )
 from .cache_folder import make_folder
@@ -66,13 +66,14 @@ def python_platform(probe: BaseProbe) -> str:
     if probe.machine not in MACHINES or probe.glibc is None or probe.glibc[0] != 2:
         raise BaseImageUnavailable(
             f"Packages cannot be added to this image: its platform ({probe.machine}"
-            f"{'' if probe.glibc else ', without glibc'}) is not supported."
+            f"{'' if probe.glibc else ', without glibc'}) is not supported. "
+            "Choose another image."
         )
     minors = [minor for minor in MANYLINUX_MINORS if minor <= probe.glibc[1]]
     if not minors:
         raise BaseImageUnavailable(
             f"Packages cannot be added to this image: its C library is too old (glibc 2.{probe.glibc[1]}; wheels need "
-            f"2.{MANYLINUX_MINORS[0]})."
+            f"2.{MANYLINUX_MINORS[0]}). Choose another image."
         )
     return f"{probe.machine}-manylinux_2_{minors[-1]}"
 
@@ -88,6 +89,8 @@ class UvResolver:
         timeout_seconds: How long one resolution may take.
         request_timeout_seconds: How long the index may be silent.
         retries: How often uv asks the index again after a failure.
+        seen: Gives the normalised names of packages that were installed before: one of them may be what a misspelt
+            name meant. A `SurroundingsError` counts as none.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class UvResolver:
         timeout_seconds: float = 300,
         request_timeout_seconds: int = 30,
         retries: int = 3,
+        seen: Callable[[], Awaitable[Collection[str]]] | None = None,
     ) -> None:
         self._network = network
         self._cache_dir = cache_dir.absolute()
@@ -110,6 +114,7 @@ class UvResolver:
         self._timeout_seconds = timeout_seconds
         self._request_timeout_seconds = request_timeout_seconds
         self._retries = retries
+        self._seen = seen
 
     async def resolve(self, request: ResolveRequest) -> Lock:
         """See `prebuilt_spawner.build.interface.Resolver`.
@@ -133,13 +138,19 @@ class UvResolver:
                 )
                 output = (folder / "pylock.toml").read_text() if status == 0 else ""
         except OSError as error:
-            raise StorageFailure(
-                "The hub cannot write to its disk. Please tell the administrator of this hub.", detail=str(error)
-            ) from error
+            raise disk_failure(error).error(detail=str(error)) from error
         if status != 0:
-            raise explain(self._network.redact(errors), _question(request, question))
+            raise await self._explained(self._network.redact(errors), request, question)
         lock = await asyncio.to_thread(_lock, output, request.probe, question.versions)
         return Lock(wheels=tuple(replace(wheel, url=self._network.stored_url(wheel.url)) for wheel in lock.wheels))
+
+    async def _explained(self, errors: str, request: ResolveRequest, question: UvInput) -> PrebuiltError:
+        seen: Collection[str] = ()
+        if self._seen is not None:
+            with suppress(SurroundingsError):  # there is something to say without it
+                seen = await self._seen()
+        # In a thread: guessing a misspelt name looks at every seen one.
+        return await asyncio.to_thread(explain, errors, _question(request, question, seen))
 
     def _offer(self, versions: Mapping[str, Version]) -> Path:
         """A folder with a metadata-only wheel for each package of a base.
@@ -213,7 +224,7 @@ class UvResolver:
             )
         except OSError as error:
             raise SurroundingsError(
-                "Packages cannot be looked up at the moment. Please tell the administrator of this hub.",
+                f"Packages cannot be looked up at the moment. {TELL}",
                 detail=f"uv cannot be started: {error}",
             ) from error
 
@@ -224,13 +235,14 @@ def _write(folder: Path, question: UvInput) -> None:
     (folder / "pylock.toml").write_text(question.pins)
 
 
-def _question(request: ResolveRequest, question: UvInput) -> Question:
+def _question(request: ResolveRequest, question: UvInput, seen: Collection[str]) -> Question:
     return Question(
         requirements={requirement_name(requirement): requirement for requirement in request.requirements},
         protected={name: str(version) for name, version in question.protected.items()},
         installed={name: str(version) for name, version in question.versions.items()},
         python_version=request.probe.python_version,
         machine=request.probe.machine,
+        seen={*seen, *request.probe.distributions},
     )
 
 
@@ -241,9 +253,8 @@ def _lock(output: str, probe: BaseProbe, present: Mapping[str, Version]) -> Lock
     try:
         return parse_pylock(tomli_w.dumps(document), probe, source="the package index")
     except MalformedRequest as error:
-        raise IndexUnavailable(
-            f"{error.message} Please tell the administrator of this hub.", detail=error.detail
-        ) from error
+        failure = Failure(kind=Kind.INDEX_BROKEN, what=error.message, advice=TELL)
+        raise failure.error(detail=error.detail) from error
 
 
 def _is_present(package: Mapping[str, str], present: Mapping[str, Version]) -> bool:

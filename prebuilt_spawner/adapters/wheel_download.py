@@ -14,14 +14,15 @@ from urllib.request import url2pathname
 
 import requests
 
+from ..build.failure import TELL, Failure, Kind, disk_failure
 from ..environment.lock import LockedWheel
-from ..errors import IndexUnavailable, PrebuiltError, StorageFailure
+from ..errors import PrebuiltError
 from ..image.whole_file import appearing_whole
 from .network import NetworkSettings
 
 _CHUNK_BYTES = 256 * 1024
 _FIRST_PAUSE_SECONDS = 0.5
-_TELL = "Please tell the administrator of this hub."
+_LATER = "Try again later, or tell the administrator of this hub."
 
 
 class Stopped(Exception):  # not an error of ours: nobody but the one who stopped it sees it
@@ -29,7 +30,16 @@ class Stopped(Exception):  # not an error of ours: nobody but the one who stoppe
 
 
 class _TryAgain(Exception):
-    """Failed in a way that may pass."""
+    """Failed in a way that may pass.
+
+    Args:
+        kind: What to call it if it does not.
+        reason: For the log.
+    """
+
+    def __init__(self, kind: Kind, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 class Download:
@@ -84,15 +94,11 @@ class Download:
                         return
                     except _TryAgain as failure:
                         if attempt == self._retries:
-                            raise self._unavailable(
-                                f"The package index does not deliver {self._named}. Try again later. {_TELL}", failure
-                            ) from failure
+                            raise self._given_up(failure) from None
                     if self._stopped.wait(_FIRST_PAUSE_SECONDS * 2**attempt):
                         raise Stopped
         except OSError as error:
-            raise StorageFailure(
-                f"The hub's disk is full or cannot be written. {_TELL}", detail=f"{self._target}: {error}"
-            ) from error
+            raise disk_failure(error).error(detail=f"{self._target}: {error}") from error
 
     @property
     def _named(self) -> str:
@@ -147,18 +153,21 @@ class Download:
                     raise Stopped
                 self._check_status(response)
                 yield from response.iter_content(_CHUNK_BYTES)
+        # What requests raises may hold the whole address, its query too, and who logs an error with its causes would
+        # write it down: it ends here, `from None`, and its text goes on without secrets.
         except requests.exceptions.SSLError as error:
             self._raise_if_stopped(error)
-            raise self._unavailable(
-                f"The package index cannot be reached: its certificate is not trusted. {_TELL}", error
-            ) from error
+            what = "The package index cannot be reached: its certificate is not trusted."
+            raise self._unavailable(Kind.INDEX_CERTIFICATE, what, TELL, error) from None
         except (requests.exceptions.InvalidSchema, requests.exceptions.InvalidURL) as error:
-            raise self._unavailable(f"The address of {self._named} cannot be used. {_TELL}", error) from error
+            what = f"The address of {self._named} cannot be used."
+            raise self._unavailable(Kind.INDEX_BROKEN, what, TELL, error) from None
         except requests.exceptions.RequestException as error:
             self._raise_if_stopped(error)
-            raise _TryAgain(str(error)) from error
+            raise _TryAgain(_kind_of(error), self._network.redact(str(error))) from None
         except OSError as error:  # a certificate file that is not there
-            raise self._unavailable(f"The package index cannot be reached. {_TELL}", error) from error
+            what = "The package index cannot be reached."
+            raise self._unavailable(Kind.INDEX_UNREACHABLE, what, TELL, error) from error
         finally:
             self._response = None
 
@@ -168,29 +177,48 @@ class Download:
             return
         said = f"HTTP {status} {response.reason}"
         if status in (401, 403, 407):
-            raise self._unavailable(f"The package index refused this hub's credentials. {_TELL}", said)
+            what = "The package index, or the proxy before it, refused this hub's credentials."
+            raise self._unavailable(Kind.INDEX_CREDENTIALS, what, TELL, said)
         if status in (404, 410):
             raise self._gone(said)
         if status in (408, 425, 429) or status >= 500:
-            raise _TryAgain(said)
-        raise self._unavailable(f"The package index does not deliver {self._named}. {_TELL}", said)
+            raise _TryAgain(Kind.INDEX_BROKEN, said)
+        what = f"The package index does not deliver {self._named}."
+        raise self._unavailable(Kind.INDEX_BROKEN, what, TELL, said)
 
     def _raise_if_stopped(self, error: Exception) -> None:
         if self._stopped.is_set():
-            raise Stopped from error
+            raise Stopped from None
+
+    def _given_up(self, failure: _TryAgain) -> PrebuiltError:
+        what = {
+            Kind.INDEX_SILENT: f"The package index stopped sending {self._named}.",
+            Kind.INDEX_UNREACHABLE: f"The package index cannot be reached for {self._named}.",
+        }.get(failure.kind, f"The package index does not deliver {self._named}.")
+        return self._unavailable(failure.kind, what, _LATER, failure)
 
     def _gone(self, reason: object) -> PrebuiltError:
-        return self._unavailable(
-            f"The package index does not serve {self._named} any more. Ask for newer versions, or tell the "
-            "administrator of this hub.",
-            reason,
-        )
+        what = f"The package index does not serve {self._named} any more."
+        advice = "Ask for newer versions, or tell the administrator of this hub."
+        return self._unavailable(Kind.FILE_MISSING, what, advice, reason)
 
     def _mismatch(self, reason: str) -> PrebuiltError:
         return self._unavailable(
-            f"The package index served another file for {self._named} than the one that was locked. {_TELL}",
+            Kind.HASH_MISMATCH,
+            f"The package index served another file for {self._named} than the one that was locked.",
+            TELL,
             f"{reason}; locked: SHA-256 {self._wheel.sha256}, {self._wheel.size_bytes} bytes",
         )
 
-    def _unavailable(self, message: str, reason: object) -> IndexUnavailable:
-        return IndexUnavailable(message, detail=self._network.redact(f"{self._wheel.url}: {reason}"))
+    def _unavailable(self, kind: Kind, what: str, advice: str, reason: object) -> PrebuiltError:
+        failure = Failure(kind=kind, what=what, advice=advice, package=self._wheel.name)
+        return failure.error(detail=self._network.redact(f"{self._wheel.url}: {reason}"))
+
+
+def _kind_of(error: requests.exceptions.RequestException) -> Kind:
+    # A pause within the body is a ConnectionError for requests.
+    if isinstance(error, requests.exceptions.ReadTimeout) or "Read timed out" in str(error):
+        return Kind.INDEX_SILENT
+    if isinstance(error, requests.exceptions.ProxyError) and "407" in str(error):
+        return Kind.INDEX_CREDENTIALS
+    return Kind.INDEX_UNREACHABLE if isinstance(error, requests.exceptions.ConnectionError) else Kind.INDEX_BROKEN

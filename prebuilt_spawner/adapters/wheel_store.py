@@ -25,11 +25,12 @@ from typing import TypeVar
 import requests
 
 from ..build.events import BuildEvent, Phase, Report, ignore
+from ..build.failure import TELL, Failure, Kind, disk_failure, failure_of
 from ..build.interface import BytecodeCompiler
 from ..build.sharing import SharedTasks
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import LockedWheel
-from ..errors import IndexUnavailable, StorageFailure, UnbuildableEnvironment
+from ..errors import StorageFailure, UnbuildableEnvironment
 from ..image.bytecode import modules_of, with_bytecode
 from ..image.fragment import (
     Fragment,
@@ -52,7 +53,6 @@ T = TypeVar("T")
 
 _REPORT_SECONDS = 0.3
 _BLOCK_BYTES = 1024 * 1024
-_TELL = "Please tell the administrator of this hub."
 
 
 class DiskWheelStore:
@@ -170,7 +170,7 @@ class DiskWheelStore:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._disk_threads, work, *arguments)
         except OSError as error:
-            raise StorageFailure(f"The hub's disk is full or cannot be used. {_TELL}", detail=str(error)) from error
+            raise disk_failure(error).error(detail=str(error)) from error
 
     def _make_folder(self, folder: Path) -> None:
         make_folder(folder, cache_dir=self._cache_dir)
@@ -211,9 +211,8 @@ class DiskWheelStore:
             try:
                 session = self._sessions.value = self._network.session()
             except OSError as error:
-                raise IndexUnavailable(
-                    f"Packages cannot be downloaded. {_TELL}", detail=f"The certificates cannot be read: {error}"
-                ) from error
+                failure = Failure(kind=Kind.INDEX_CERTIFICATE, what="Packages cannot be downloaded.", advice=TELL)
+                raise failure.error(detail=f"The certificates cannot be read: {error}") from error
             self._all_sessions.append(session)
         download.run(session)
 
@@ -267,7 +266,7 @@ class DiskWheelStore:
         path = self._wheel_path(wheel)
         body, index = self._paths(self._installed, installed_key(wheel.sha256, probe))
         if not await self._on_disk(path.is_file):
-            raise StorageFailure("A package that was downloaded has gone from the hub's disk. Start again.")
+            raise StorageFailure(f"The hub's copy of {wheel.name} has gone. Start again.", package=wheel.name)
         await self._on_disk(self._make_folder, body.parent)
         if self._workers is None:
             self._workers = InstallWorkers(self._worker_count)
@@ -280,12 +279,17 @@ class DiskWheelStore:
                 raise StorageFailure(
                     f"The hub's copy of {wheel.name} was damaged and has been removed. Start again.",
                     detail=f"{path}: {error.detail or error.message}",
+                    package=wheel.name,
                 ) from error
-            raise
+            raise UnbuildableEnvironment(
+                error.message, detail=error.detail, package=wheel.name, cause=failure_of(error).kind
+            ) from error
         installed = await self._on_disk(self._read_installed, wheel, probe)
         if installed is None:
             raise StorageFailure(
-                f"What was prepared from {wheel.name} cannot be read. {_TELL}", detail=f"{body}, {index}"
+                f"What was prepared from {wheel.name} cannot be read. {TELL}",
+                detail=f"{body}, {index}",
+                package=wheel.name,
             )
         return installed
 

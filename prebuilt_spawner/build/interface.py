@@ -257,6 +257,9 @@ class Ledger(Protocol):
     async def popularity(self, wheels: Collection[str]) -> Mapping[str, int]:
         """How many recorded stacks have a wheel, by its SHA-256; those that none has may be left out."""
 
+    async def package_names(self, *, limit: int = 1000) -> Collection[str]:
+        """Normalised names of the packages in the environments that were used last, so many of these at most."""
+
     async def close(self) -> None:
         """Release connections."""
 

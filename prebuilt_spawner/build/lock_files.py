@@ -8,7 +8,9 @@ from typing import Final
 
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock, parse_pylock
+from ..errors import RequestError
 from .events import ignore
+from .failure import TELL
 from .provider import ProfileRequest
 from .sharing import SharedTasks
 
@@ -35,7 +37,7 @@ class LockFiles:
         if lock is None:
             source = f"the lock file of the profile {profile.slug}"
             lock = await self._reading.run(
-                key, lambda _: asyncio.to_thread(parse_pylock, profile.pylock, probe, source=source), report=ignore
+                key, lambda _: asyncio.to_thread(_parsed, profile.pylock, probe, source), report=ignore
             )
         self._kept.pop(key, None)  # to the end: the first one is the one that was used longest ago
         self._kept[key] = lock
@@ -46,3 +48,13 @@ class LockFiles:
     async def close(self) -> None:
         """Wait for nothing more. A thread that reads ends by itself."""
         await self._reading.close()
+
+
+def _parsed(text: str, probe: BaseProbe, source: str) -> Lock:
+    try:
+        return parse_pylock(text, probe, source=source)
+    except RequestError as error:
+        # The file is not the user's, whatever it is that should be written in it.
+        raise type(error)(
+            f"{error.message} {TELL}", detail=error.detail, package=error.package, cause=error.cause
+        ) from error

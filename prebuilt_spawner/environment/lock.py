@@ -181,7 +181,9 @@ def _selected(pylock: Pylock, probe: BaseProbe, source: str) -> Iterator[Package
         if not _admits(package.requires_python, python):
             raise UnresolvableRequest(
                 f"{package.name} needs Python {package.requires_python}; the base image has {python}. "
-                "Choose another version of the package or another base image."
+                "Choose another version of the package or another base image.",
+                package=package.name,
+                cause="other-python",
             )
         yield package
 
@@ -212,7 +214,9 @@ def _best_wheel(package: Package, probe: BaseProbe, source: str) -> PackageWheel
         python = ".".join(probe.python_version.split(".")[:2])
         raise UnresolvableRequest(
             f"{package.name}{version} has no wheel for Python {python} on {probe.machine} Linux. "
-            "Try another version of it or another base image."
+            "Try another version of it or another base image.",
+            package=package.name,
+            cause="no-fitting-wheel",
         )
     return best
 

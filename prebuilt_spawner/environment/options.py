@@ -69,7 +69,7 @@ def _name(options: Mapping[str, Any], key: str) -> str | None:
     if not isinstance(value, str):
         raise MalformedRequest(f"The option {key} must be text, not {kind_of(value)}.")
     if len(value) > _MAX_NAME_CHARACTERS or not value.isprintable():
-        raise MalformedRequest(f"The option {key} is not a name: {quoted(value)}.")
+        raise MalformedRequest(f"The option {key} must be a name, not {quoted(value)}.")
     return value
 
 

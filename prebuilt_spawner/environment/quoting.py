@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
 _SHOWN_CHARACTERS = 60
+_READ_CHARACTERS = 1000
+_USERINFO = re.compile(r"(?<=://)[^/\s?#]*@")
 
 
 def quoted(value: object) -> str:
     """The value in quotes, at most about 60 characters of it; for what is no text, only what kind of value it is.
 
     Control characters, lone surrogates and whatever else does not print are written as escapes, so that a message can
-    neither forge a log line nor fail to be encoded.
+    neither forge a log line nor fail to be encoded. Credentials in a URL are left out: messages go into logs.
     """
     if not isinstance(value, str):
         return kind_of(value)
     # Cut before escaping: the work must not grow with what a user sends.
-    cut = value[:_SHOWN_CHARACTERS]
+    text = _USERINFO.sub("", value[:_READ_CHARACTERS])
+    cut = text[:_SHOWN_CHARACTERS]
     shown = "".join(character if character.isprintable() else _escaped(character) for character in cut)
-    return f"'{shown}{'…' if len(value) > _SHOWN_CHARACTERS else ''}'"
+    return f"'{shown}{'…' if len(text) > _SHOWN_CHARACTERS else ''}'"
 
 
 def kind_of(value: object) -> str:

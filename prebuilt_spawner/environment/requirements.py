@@ -126,7 +126,8 @@ def _joined(lines: Iterable[str]) -> Iterator[str]:
         control = _CONTROL_IN_TEXT.search(line)
         if control is not None:
             raise MalformedRequest(
-                f"The line {quoted(line.strip())} holds the control character {named_character(control[0])}."
+                f"The line {quoted(line.strip())} holds the control character {named_character(control[0])}. "
+                "Leave it out."
             )
         # Comments go first: a backslash at the end of one does not carry it on, or it would swallow the next package.
         line = _COMMENT.sub("", line).strip(" \t")
@@ -220,7 +221,7 @@ def _parse_one(entry: str) -> _Wish:
     _refuse_odd_characters(text)
     _refuse_what_is_no_name(text)
     if text.count("(") > _MAX_PARENTHESES:
-        raise MalformedRequest(f"The requirement {quoted(text)} has too many parentheses.")
+        raise MalformedRequest(f"The requirement {quoted(text)} has too many parentheses. Leave them out.")
     try:
         requirement = Requirement(text)
         name = canonicalize_name(requirement.name, validate=True)
@@ -235,7 +236,7 @@ def _parse_one(entry: str) -> _Wish:
     wish = _Wish(name=name, extras=extras, specifiers=specifiers, marker=marker)
     _check_size(wish)
     if not wish.satisfiable:
-        raise MalformedRequest(f"The versions in {quoted(text)} exclude each other: none satisfies it.")
+        raise MalformedRequest(f"The versions in {quoted(text)} exclude each other: none satisfies it. Leave one out.")
     return wish
 
 
@@ -254,7 +255,7 @@ def _refuse_odd_characters(text: str) -> None:
     foreign = _NON_ASCII.search(text)
     if foreign is not None:
         raise MalformedRequest(
-            f"{quoted(text)} holds the character {named_character(foreign[0])}; requirements are written in ASCII."
+            f"{quoted(text)} holds the character {named_character(foreign[0])}. Write requirements in ASCII."
         )
 
 
@@ -267,22 +268,22 @@ def _refuse_what_is_no_name(text: str) -> None:
         )
     if re.match(r"(?:-e\b|--editable)", text):
         raise MalformedRequest(
-            f"{quoted(text)} is an editable install, which an image cannot hold. Name released packages."
+            f"{quoted(text)} is an editable install, which an image cannot hold. Ask for released packages."
         )
     if text.startswith("-"):
         raise MalformedRequest(
-            f"{quoted(text)} is an option. Only packages can be asked for; options are the administrator's."
+            f"{quoted(text)} is an option, and options are the administrator's. Ask only for packages."
         )
     if _COMMAND.match(text):
         raise MalformedRequest(f"{quoted(text)} is a command. Write only the packages, one on each line.")
     if "$" in text or "`" in text:
-        raise MalformedRequest(f"{quoted(text)} is not a package requirement: variables and commands are not read.")
+        raise MalformedRequest(f"{quoted(text)} holds a variable or a command. Write only packages, one on each line.")
     if "://" in text or "@" in wish:
         raise MalformedRequest(
             f"{quoted(text)} names a URL. Packages come from the index, by name: write it as 'name==version'."
         )
     if "\\" in text:
-        raise MalformedRequest(f"{quoted(text)} holds a backslash, which no requirement has.")
+        raise MalformedRequest(f"{quoted(text)} holds a backslash, which no requirement has. Leave it out.")
     if wish.startswith((".", "~", "/")) or "/" in wish or _FILE_NAME.search(wish):
         raise MalformedRequest(f"{quoted(text)} is a file or a folder. Packages come from the index, by name.")
 

@@ -74,7 +74,7 @@ async def build_manager(settings: RuntimeSettings) -> BuildManager:
         ledger=ledger,
         locksmith=Locksmith(
             ledger,
-            UvResolver(network, cache_dir, protected=PROTECTED),
+            UvResolver(network, cache_dir, protected=PROTECTED, seen=ledger.package_names),
             index_url=settings.index_url or None,
             extra_index_urls=settings.extra_index_urls,
         ),

@@ -286,3 +286,9 @@ def _stored(row: Any) -> StoredLock:
         generation=row.generation,
         profile_lock_id=row.profile_lock_id,
     )
+
+
+def package_names(connection: Connection, limit: int) -> set[str]:
+    """See `Ledger.package_names`."""
+    query = select(environments.c.packages).order_by(environments.c.last_used_at.desc()).limit(limit)
+    return {package.partition("==")[0] for packages in connection.execute(query).scalars() for package in packages}

@@ -139,6 +139,10 @@ class SqlLedger:
         """How many recorded stacks have a wheel, by its SHA-256; those that none has may be left out."""
         return await self._database.read(lambda connection: queries.popularity(connection, wheels))
 
+    async def package_names(self, *, limit: int = 1000) -> Collection[str]:
+        """Normalised names of the packages in the environments that were used last, so many of these at most."""
+        return await self._database.read(lambda connection: queries.package_names(connection, limit))
+
     # -- builds ------------------------------------------------------------------------------------------------------
 
     async def begin_build(self, *, hub: str, digest: str, base: str, requirements: Sequence[str], user: str) -> int:

@@ -88,6 +88,17 @@ def rows(file: Path, query: str) -> list[tuple]:
         connection.close()
 
 
+async def test_package_names_are_those_of_what_was_used_last(ledger: SqlLedger, clock: Clock) -> None:
+    """Each once, and of so many environments at most."""
+    assert await ledger.package_names() == set()
+    for digest, names in (("d", ("alpha", "beta")), ("e", ("beta", "gamma"))):
+        locked = Lock(wheels=tuple(wheel(name) for name in names))
+        await ledger.record_environment(digest=digest * 64, base_digest="f" * 64, lock=locked, size_bytes=1)
+        clock.pass_hours(1)
+    assert await ledger.package_names() == {"alpha", "beta", "gamma"}
+    assert await ledger.package_names(limit=1) == {"beta", "gamma"}
+
+
 async def test_an_empty_ledger_knows_nothing(ledger):
     assert await ledger.held(owner="user:a", request_digest=REQUEST) is None
     assert await ledger.held_in_lineage(owner="user:a", lineage=LINEAGE) is None

@@ -13,6 +13,7 @@ import trustme
 from prebuilt_spawner.adapters.memory import MemoryResolver
 from prebuilt_spawner.adapters.network import NetworkSettings
 from prebuilt_spawner.adapters.uv_resolver import MACHINES, MANYLINUX_MINORS, UvResolver, python_platform
+from prebuilt_spawner.build.failure import Kind
 from prebuilt_spawner.build.interface import Resolver, ResolveRequest
 from prebuilt_spawner.environment.base import BaseProbe, InstalledDistribution
 from prebuilt_spawner.environment.lock import Lock
@@ -21,6 +22,7 @@ from prebuilt_spawner.errors import (
     BuildTimeout,
     IndexUnavailable,
     PrebuiltError,
+    StorageFailure,
     UnresolvableRequest,
 )
 from tests.index_server import IndexServer, ProxyServer
@@ -252,8 +254,16 @@ async def test_a_preference_for_a_server_package_counts_for_nothing(resolver_wor
 async def test_an_unknown_package_is_named(resolver_world: ResolverWorld) -> None:
     error = await failure(resolver_world, "pandsa")
     assert isinstance(error, UnresolvableRequest)
-    assert "pandsa" in error.message
-    assert "spelling" in error.message
+    assert (error.cause, error.package) == (Kind.NO_SUCH_PACKAGE, "pandsa")
+    assert error.message == "pandsa is not in the package index. Did you mean pandas?"
+
+
+async def test_a_name_near_to_nothing_is_to_be_checked(resolver_world: ResolverWorld) -> None:
+    assert (await failure(resolver_world, "no-such-thing-at-all")).message.endswith("Check the spelling.")
+
+
+async def test_a_package_of_the_base_is_suggested(resolver_world: ResolverWorld) -> None:
+    assert (await failure(resolver_world, "conda-ony")).message.endswith("Did you mean conda-only?")
 
 
 async def test_a_version_that_does_not_exist_is_the_requests_fault(resolver_world: ResolverWorld) -> None:
@@ -450,6 +460,20 @@ async def test_the_message_names_the_offender_and_the_detail_has_the_whole_story
     assert len(error.message) < 300
     assert str(uv.cache) not in error.message
     assert len(error.detail) > 20
+
+
+async def test_what_was_installed_before_is_suggested_for_a_misspelt_name(uv: UvWorld) -> None:
+    async def seen() -> list[str]:
+        return ["house-tools"]
+
+    assert (await failure(uv.make(seen=seen), "house-tols")).message.endswith("Did you mean house-tools?")
+
+
+async def test_a_memory_that_fails_hides_no_failure(uv: UvWorld) -> None:
+    async def seen() -> list[str]:
+        raise StorageFailure("The database cannot be used.")
+
+    assert (await failure(uv.make(seen=seen), "house-tols")).cause == Kind.NO_SUCH_PACKAGE
 
 
 # How uv is reached and held in check

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from prebuilt_spawner.adapters.uv_messages import Question, explain
+from prebuilt_spawner.build.failure import Kind
 from prebuilt_spawner.environment.requirements import requirement_name
 from prebuilt_spawner.errors import IndexUnavailable, StorageFailure, UnresolvableRequest
 
@@ -117,86 +120,134 @@ error: No solution found when resolving dependencies
 
 
 @pytest.mark.parametrize(
-    ("output", "requirements", "message"),
+    ("output", "requirements", "cause", "package", "message"),
     [
-        (ABSENT, ["pandsa"], "pandsa is not in the package index. Check the spelling."),
-        (ABSENT_09, ["pandsa"], "pandsa is not in the package index. Check the spelling."),
+        (
+            ABSENT,
+            ["pandsa"],
+            Kind.NO_SUCH_PACKAGE,
+            "pandsa",
+            "pandsa is not in the package index. Did you mean pandas?",
+        ),
+        (
+            ABSENT_09,
+            ["pandsa"],
+            Kind.NO_SUCH_PACKAGE,
+            "pandsa",
+            "pandsa is not in the package index. Did you mean pandas?",
+        ),
         (
             SOURCE_ONLY_09,
             ["docx"],
-            "docx has no wheel, only source, which this hub does not build. Try a version with a wheel, or another "
-            "package.",
+            Kind.SOURCE_ONLY,
+            "docx",
+            "docx has no wheel, only source, which this hub does not build. Did you mean python-docx?",
         ),
         (
             SOURCE_ONLY_BELOW,
             ["requests<2"],
+            Kind.SOURCE_ONLY,
+            "requests",
             "requests<2 has no wheel, only source, which this hub does not build. Try a version with a wheel, or "
             "another package.",
         ),
         (
             OLD_VERSIONS,
             ["numpy<1.20"],
+            Kind.NO_FITTING_WHEEL,
+            "numpy",
             "numpy<1.20 has no wheel for Python 3.11. Try another version of numpy, or another image.",
         ),
         (
             OTHER_PYTHON_09,
             ["tensorflow==1.15"],
+            Kind.NO_FITTING_WHEEL,
+            "tensorflow",
             "tensorflow 1.15.0 has no wheel for Python 3.11. Try another version of tensorflow, or another image.",
         ),
         (
             FORKED,
             ["pandas==2.2", "numpy<1.20"],
+            Kind.CONFLICT,
+            "numpy",
             "These cannot be installed together: pandas needs numpy>=1.23.2,<2, and you ask for numpy<1.20. Ask for "
             "other versions, or leave one out.",
         ),
         (
             BESIDE_THE_SERVER_09,
             ["tornado<6"],
+            Kind.CONFLICT,
+            "tornado",
             "These cannot be installed beside the server of this image (jupyter-server 2.21.1): jupyter-server needs "
-            "tornado>=6.2.0 and you ask for tornado<6.",
+            "tornado>=6.2.0 and you ask for tornado<6. Ask for other versions, or leave one out.",
         ),
         (
             ONE_OF,
             ["ipykernel<6"],
+            Kind.CONFLICT,
+            "ipykernel",
             "These cannot be installed beside the server of this image (jupyterlab 4.6.6): jupyterlab needs "
-            "ipykernel>=6.5.0,<6.30.0 or >6.30.0 and you ask for ipykernel<6.",
+            "ipykernel>=6.5.0,<6.30.0 or >6.30.0 and you ask for ipykernel<6. Ask for other versions, or leave one "
+            "out.",
         ),
         (
             BASE_WOULD_BREAK,
             ["numpy>=2"],
-            "These cannot be installed together: scipy needs numpy<2, and you ask for numpy>=2. The image comes with "
-            "scipy 1.10.0. Ask for other versions, or leave one out.",
+            Kind.CONFLICT,
+            "numpy",
+            "These cannot be installed together: scipy needs numpy<2, and you ask for numpy>=2 (the image comes "
+            "with scipy 1.10.0). Ask for other versions, or leave one out.",
         ),
         (
             OTHER_WORDS,
             ["alpha", "beta"],
+            Kind.UNRESOLVABLE,
+            "",
             "alpha cannot be installed in this image. Ask for other versions, or leave some out.",
         ),
     ],
 )
 def test_a_derivation_becomes_a_sentence_that_names_the_offender(
-    output: str, requirements: list[str], message: str
+    output: str, requirements: list[str], cause: Kind, package: str, message: str
 ) -> None:
     error = explain(output, question(*requirements))
     assert isinstance(error, UnresolvableRequest)
     assert error.message == message
+    assert (error.cause, error.package) == (cause, package)
     assert error.detail == output
 
 
 @pytest.mark.parametrize(
-    ("output", "kind", "words"),
+    ("output", "kind", "cause", "words"),
     [
         (
             "error: Failed to fetch: http://index.test/simple/beta/\n"
             "  cause: HTTP status server error (500 Internal Server Error) for url (http://index.test/simple/beta/)\n",
             IndexUnavailable,
+            Kind.INDEX_BROKEN,
             "does not answer as it should",
+        ),
+        (
+            "error: Failed to fetch: https://index.test/simple/beta/\n"
+            "  cause: error sending request for url (https://index.test/simple/beta/)\n  cause: operation timed out\n",
+            IndexUnavailable,
+            Kind.INDEX_SILENT,
+            "does not answer",
+        ),
+        (
+            "error: Failed to fetch: https://index.test/simple/beta/\n"
+            "  cause: error sending request for url (https://index.test/simple/beta/)\n"
+            "  cause: client error (Connect)\n  cause: tcp connect error\n  cause: Connection refused (os error 111)\n",
+            IndexUnavailable,
+            Kind.INDEX_UNREACHABLE,
+            "cannot be reached",
         ),
         (
             "error: Failed to fetch: https://index.test/simple/beta/\n"
             "  cause: error sending request for url (https://index.test/simple/beta/)\n"
             "  cause: client error (Connect)\n  cause: invalid peer certificate: UnknownIssuer\n",
             IndexUnavailable,
+            Kind.INDEX_CERTIFICATE,
             "certificate is not trusted",
         ),
         (
@@ -204,32 +255,55 @@ def test_a_derivation_becomes_a_sentence_that_names_the_offender(
             "  cause: error sending request for url (https://index.test/simple/beta/)\n"
             "  cause: client error (Connect)\n  cause: tunnel error: proxy authorization required\n",
             IndexUnavailable,
+            Kind.INDEX_CREDENTIALS,
             "refused this hub's credentials",
         ),
         (
             f"{ABSENT}\nhint: An index URL (http://index.test/simple/) could not be queried due to a lack of valid "
             "authentication credentials (401 Unauthorized)\n",
             IndexUnavailable,
+            Kind.INDEX_CREDENTIALS,
             "refused this hub's credentials",
         ),
         (
             f"{ABSENT}\nhint: An index (http://index.test/simple/) returned a 403 Forbidden error. Check that the "
             "index URL is correct and the credentials are valid.\n",
             IndexUnavailable,
+            Kind.INDEX_CREDENTIALS,
             "refused this hub's credentials",
         ),
-        ("error: failed to write to file: No space left on device (os error 28)\n", StorageFailure, "disk"),
-        ("thread 'main' panicked", IndexUnavailable, "could not be looked up"),
-        ("", IndexUnavailable, "could not be looked up"),
+        (
+            "error: failed to write to file: No space left on device (os error 28)\n",
+            StorageFailure,
+            Kind.DISK_FULL,
+            "disk is full",
+        ),
+        (
+            "error: failed to write: Permission denied (os error 13)\n",
+            StorageFailure,
+            Kind.STORAGE,
+            "write to its disk",
+        ),
+        ("thread 'main' panicked", IndexUnavailable, Kind.INDEX, "could not be looked up"),
+        ("", IndexUnavailable, Kind.INDEX, "could not be looked up"),
     ],
 )
-def test_what_no_user_can_mend_is_the_administrators(output: str, kind: type[Exception], words: str) -> None:
+def test_what_no_user_can_mend_is_the_administrators(
+    output: str, kind: type[Exception], cause: Kind, words: str
+) -> None:
     error = explain(output, question("pandsa"))
-    assert type(error) is kind
+    assert (type(error), error.cause) == (kind, cause)
     assert words in error.message
     assert "administrator" in error.message
     assert output in error.detail
     assert "index.test" not in error.message
+
+
+def test_a_misspelt_name_is_looked_for_among_those_that_were_seen() -> None:
+    asked = replace(question("house-tols"), seen=("house-tools",))
+    text = ABSENT.replace("pandsa", "house-tols")
+    assert explain(text, asked).message.endswith("Did you mean house-tools?")
+    assert explain(text, question("house-tols")).message.endswith("Check the spelling.")
 
 
 def test_a_long_derivation_is_read_in_a_moment() -> None:
