@@ -29,7 +29,7 @@ _PATH = re.compile(r"(?<![\w.])~?/[\w.-]+|[A-Za-z]:\\\w|(?<![\w.-])\.{1,2}/\w")
 _USERINFO = re.compile(r"[a-z]+://[^\s/@]+@")
 _ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|\b[a-z]+://")
 _ADVICE = re.compile(
-    r"\b(?:[Tt]ry|[Aa]sk|[Tt]ell|[Ll]eave|[Ss]tart|[Cc]hoose|[Ww]rite|[Cc]heck|[Uu]se|[Ss]horten|[Rr]emove|[Ss]plit)\b"
+    r"\b(?:[Tt]ry|[Aa]sk|[Tt]ell|[Ll]eave|[Ss]tart|[Cc]hoose|[Ww]rite|[Cc]heck|[Uu]se|[Ss]horten|[Rr]emove|[Ss]plit|Run)\b"
     r"|Did you mean|at most|must be|There are:|Options are|are installed\.|is one requirement|come from the index"
     r"|such as"
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import secrets
 import time
 from collections.abc import Iterable, Iterator
@@ -14,11 +13,10 @@ import docker
 from docker.errors import APIError, NotFound
 
 from ..errors import LayersGone
-from ..image.names import CHECK_LABEL
+from ..image.names import CHECK_LABEL, HOLD_TAG
 
 _log = logging.getLogger(__name__)
 
-_HOLD_TAG = re.compile(r"hold-[0-9a-f]{16}-([0-9a-f]{8})-[0-9a-f]{8}")
 _STALE_SECONDS = 24 * 60 * 60
 
 
@@ -67,7 +65,7 @@ def release_stale(client: docker.APIClient, repositories: Iterable[str]) -> None
     for repository in repositories:
         for image in client.images(repository):
             for name in image.get("RepoTags") or ():
-                made = _HOLD_TAG.fullmatch(name.removeprefix(f"{repository}:"))
+                made = HOLD_TAG.fullmatch(name.removeprefix(f"{repository}:"))
                 if made is not None and int(made[1], 16) < oldest:
                     _log.info("Removing %s, which a process that was killed left behind", name)
                     with contextlib.suppress(APIError):

@@ -303,8 +303,7 @@ class _DownloadProgress:
         sizes = [wheel.size_bytes for wheel in wheels]
         self._total_bytes = 0 if None in sizes else sum(size or 0 for size in sizes)
         names = ", ".join(wheel.name for wheel in wheels[:3]) + (", …" if len(wheels) > 3 else "")
-        size = f" ({self._total_bytes / 1e6:.1f} MB)" if self._total_bytes else ""
-        self._message = f"Downloading {names}{size}"
+        self._message = f"Downloading {names}"
 
     def received_bytes(self) -> int:
         """Of all; never less than before, though a download that is tried again starts anew."""

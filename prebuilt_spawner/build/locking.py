@@ -7,7 +7,6 @@ profile and more (scope `extras:<slug>`) by what was asked and the profile's loc
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +18,13 @@ from ..environment.digest import lineage_digest, lock_digest, request_digest
 from ..environment.lock import Lock
 from ..environment.requirements import merge_requirements
 from ..environment.spec import EnvironmentSpec
-from ..errors import PolicyRefusal
+from ..errors import PolicyRefusal, RequestError
 from .events import BuildEvent, Phase, Report
 from .interface import Ledger, Resolver, ResolveRequest, StoredLock
 from .lock_files import LockFiles
 from .provider import EnvironmentRequest, ProfileRequest
+from .queue import Queue, WaitingRoom
+from .remembered import RememberedFailures
 from .sharing import SharedTasks
 
 _log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class Locksmith:
         index_url: The index that the resolver asks, None for its default. It is part of what was asked.
         extra_index_urls: Indexes that it asks besides, in order.
         max_concurrent_resolves: How many requests are resolved at once; the others wait in order of arrival.
+        failures: Requests that could not be resolved lately.
+        room: Bounds how many users wait.
     """
 
     def __init__(
@@ -65,13 +68,17 @@ class Locksmith:
         index_url: str | None = None,
         extra_index_urls: Sequence[str] = (),
         max_concurrent_resolves: int = 4,
+        failures: RememberedFailures | None = None,
+        room: WaitingRoom | None = None,
     ) -> None:
         self._ledger = ledger
         self._resolver = resolver
         self._index_url = index_url
         self._extra_index_urls = tuple(extra_index_urls)
         self._resolving: SharedTasks[StoredLock] = SharedTasks()
-        self._slots = asyncio.Semaphore(max_concurrent_resolves)
+        self._queue = Queue(max_concurrent_resolves)
+        self._failures = failures or RememberedFailures(0)
+        self._room = room or WaitingRoom()
         self._lock_files = LockFiles()
 
     async def lock_for(self, request: EnvironmentRequest, base: BaseImage, probe: BaseProbe, *, report: Report) -> Lock:
@@ -157,7 +164,9 @@ class Locksmith:
 
     async def _answer(self, question: _Question, *, refresh: bool, report: Report) -> StoredLock:
         if refresh:
-            stored = await self._resolve(question, ancestor=None, report=report)
+            self._failures.forget(_resolve_key(question, None))
+            with self._room.seat():
+                stored = await self._resolve(question, ancestor=None, report=report)
         else:
             stored = await self._known(question, report) or await self._shared_resolve(question, None, report)
         await self._ledger.hold(owner=question.owner, lock=stored)
@@ -188,15 +197,12 @@ class Locksmith:
 
     async def _shared_resolve(self, question: _Question, ancestor: StoredLock | None, report: Report) -> StoredLock:
         """Resolve once for all who ask the same at the same time; the owner is not part of it."""
-        key = (
-            question.scope,
-            question.request_digest,
-            question.lineage,
-            None if ancestor is None else ancestor.id,
-        )
-        return await self._resolving.run(
-            key, lambda tell: self._resolve(question, ancestor=ancestor, report=tell), report=report
-        )
+        key = _resolve_key(question, ancestor)
+        self._failures.check(key)
+        with self._room.seat():
+            return await self._resolving.run(
+                key, lambda tell: self._resolve(question, ancestor=ancestor, report=tell), report=report
+            )
 
     async def _resolve(self, question: _Question, *, ancestor: StoredLock | None, report: Report) -> StoredLock:
         request = ResolveRequest(
@@ -204,12 +210,18 @@ class Locksmith:
             probe=question.probe,
             preferences=await self._preferences(question, ancestor),
         )
-        if self._slots.locked():
-            report(BuildEvent(phase=Phase.WAITING, message="Waiting for other requests to be resolved"))
-        async with self._slots:
+
+        def moved(place: int) -> None:
+            report(BuildEvent(phase=Phase.WAITING, message=f"Waiting for other requests: place {place} in line"))
+
+        async with self._queue.slot(moved):
             report(BuildEvent(phase=Phase.RESOLVING, message="Choosing package versions"))
             _log.info("Resolving %s (request %s)", ", ".join(question.requirements), question.request_digest[:12])
-            lock = await self._resolver.resolve(request)
+            try:
+                lock = await self._resolver.resolve(request)
+            except RequestError as error:
+                self._failures.remember(_resolve_key(question, ancestor), error)
+                raise
         return await self._ledger.remember(
             scope=question.scope,
             request_digest=question.request_digest,
@@ -232,6 +244,12 @@ class Locksmith:
             profile_now=profile_pins,
             present=question.probe.distributions,
         )
+
+
+def _resolve_key(question: _Question, ancestor: StoredLock | None) -> tuple[str, str, str, int | None]:
+    """What a resolve is shared and remembered by; who asks is not part of it."""
+    ancestor_id = None if ancestor is None else ancestor.id
+    return question.scope, question.request_digest, question.lineage, ancestor_id
 
 
 def _merged_pins(

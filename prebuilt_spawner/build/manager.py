@@ -4,21 +4,83 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
 
+from ..environment.base import BaseImage, BaseProbe
+from ..environment.lock import Lock
+from ..errors import BuildTimeout, PrebuiltError, StorageFailure
+from .chronicle import Chronicle
 from .events import BuildEvent, Phase, Report
-from .interface import DerivedImage, Engine, Ledger, WheelStore
+from .interface import BuildHistory, DerivedImage, Engine, Ledger, Outcome, WheelStore
 from .locking import Locksmith
 from .provider import Environment, EnvironmentRequest, Provider
+from .queue import Queue, WaitingRoom
+from .remembered import RememberedFailures
 from .sharing import SharedTasks
 
 _log = logging.getLogger(__name__)
+
+_MAX_DETAIL_CHARACTERS = 32 * 1024
+
+
+class Guard(Protocol):
+    """Looks after the disks."""
+
+    async def check(self) -> None:
+        """Raise `StorageFailure` where nothing new should be built."""
+
+    def tidy(self) -> None:
+        """Make room after a build, where it is time to. Returns at once and raises nothing."""
+
+    async def close(self) -> None:
+        """Start nothing more."""
+
+
+class NoGuard:
+    """Leaves the disks to others."""
+
+    async def check(self) -> None:
+        """See `Guard`."""
+
+    def tidy(self) -> None:
+        """See `Guard`."""
+
+    async def close(self) -> None:
+        """See `Guard`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildLimits:
+    """What builds may take.
+
+    Attributes:
+        max_concurrent_builds: How many images are made at once; further ones wait in the order of their arrival.
+        max_queued_builds: How many wait at most.
+        silence_seconds: A build that says nothing for so long is given up.
+    """
+
+    max_concurrent_builds: int = 2
+    max_queued_builds: int = 50
+    silence_seconds: float = 300
+
+
+_LIMITS = BuildLimits()
 
 
 class BuildManager:
     """Runs each build once, for all who wait for it.
 
     Args:
-        max_concurrent_builds: How many images are made at once; further ones wait in the order of their arrival.
+        history: Remembers the builds.
+        hub: This hub's name in the history.
+        failures: Environments that could not be built lately.
+        room: Bounds how many users wait; the locksmith's too.
+        guard: Looks after the disks.
+        now: A clock in seconds that never goes back.
     """
 
     def __init__(
@@ -27,17 +89,34 @@ class BuildManager:
         engine: Engine,
         wheel_store: WheelStore,
         ledger: Ledger,
+        history: BuildHistory,
         locksmith: Locksmith,
         provider: Provider,
-        max_concurrent_builds: int = 2,
+        hub: str = "",
+        failures: RememberedFailures | None = None,
+        room: WaitingRoom | None = None,
+        guard: Guard | None = None,
+        limits: BuildLimits = _LIMITS,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._wheel_store = wheel_store
         self._ledger = ledger
+        self._history = history
         self._locksmith = locksmith
         self._provider = provider
-        self._slots = asyncio.Semaphore(max_concurrent_builds)
+        self._hub = hub
+        self._failures = failures or RememberedFailures(0)
+        self._room = room or WaitingRoom()
+        self._guard = guard or NoGuard()
+        self._limits = limits
+        self._now = now
+        self._queue = Queue(limits.max_concurrent_builds, most_waiting=limits.max_queued_builds)
         self._builds: SharedTasks[DerivedImage] = SharedTasks()
+        self._waiting: dict[str, list[str]] = {}
+        """The users who wait for a build, by environment digest."""
+        self._recorded_as: dict[str, int] = {}
+        """The history's ids of the builds that go on, by environment digest."""
 
     async def ensure(self, request: EnvironmentRequest, *, report: Report) -> Environment:
         """The environment that the request stands for, built if no image of it exists.
@@ -47,13 +126,12 @@ class BuildManager:
         """
         base = await self._engine.resolve_base(request.base)
         probe = await self._engine.probe(base)
-        lock = await self._locksmith.lock_for(request, base, probe, report=report)
+        lock = await self._locked(request, base, probe, report)
         environment = self._provider.name(base=base, probe=probe, lock=lock)
+        await self._ledger.use_environment(environment.digest)
         image = await self._provider.present(environment)
         if image is None:
-            image = await self._builds.run(
-                environment.digest, lambda tell: self._build(environment, tell), report=report
-            )
+            image = await self._built(request, environment, report)
         await self._ledger.record_environment(
             digest=environment.digest, base_digest=base.digest, lock=lock, size_bytes=image.size_bytes
         )
@@ -65,11 +143,173 @@ class BuildManager:
         await self._builds.close()
         await self._wheel_store.close()
         await self._engine.close()
+        await self._guard.close()
         await self._ledger.close()
 
-    async def _build(self, environment: Environment, report: Report) -> DerivedImage:
-        if self._slots.locked():
-            report(BuildEvent(phase=Phase.WAITING, message="Waiting for other builds to end"))
-        async with self._slots:
+    async def _locked(self, request: EnvironmentRequest, base: BaseImage, probe: BaseProbe, report: Report) -> Lock:
+        """The request's lock. What could not be resolved is remembered as a build that failed."""
+        chronicle = Chronicle(self._now)
+
+        def tell(event: BuildEvent) -> None:
+            chronicle.add(event)
+            report(event)
+
+        try:
+            return await self._locksmith.lock_for(request, base, probe, report=tell)
+        except PrebuiltError as failure:
+            # Without a phase, it was answered from memory.
+            if chronicle.phase_seconds():
+                with suppress(StorageFailure):
+                    await self._record_unresolved(request, failure, chronicle)
+            raise
+
+    async def _record_unresolved(
+        self, request: EnvironmentRequest, failure: PrebuiltError, chronicle: Chronicle
+    ) -> None:
+        build_id = await self._history.begin_build(
+            hub=self._hub, digest="", base=request.base, requirements=request.requirements, user=request.user
+        )
+        await self._history.end_build(
+            build_id,
+            outcome=Outcome.FAILED,
+            phase_seconds=chronicle.phase_seconds(),
+            error=failure.message,
+            log=_with_detail(chronicle.log(), failure.detail),
+        )
+        _log.info("Build %d was not resolved: %s %s", build_id, failure.message, failure.detail)
+
+    async def _built(self, request: EnvironmentRequest, environment: Environment, report: Report) -> DerivedImage:
+        digest = environment.digest
+        if request.refresh:
+            self._failures.forget(digest)
+        self._failures.check(digest)
+        waiting = self._waiting.setdefault(digest, [])
+        waiting.append(request.user)
+        try:
+            with self._room.seat():
+                if digest in self._recorded_as:
+                    await self._join(self._recorded_as[digest], request.user)
+                return await self._builds.run(
+                    digest, lambda tell: self._build(request, environment, tell), report=report
+                )
+        finally:
+            waiting.remove(request.user)
+            if not waiting:
+                self._waiting.pop(digest, None)
+
+    async def _join(self, build_id: int, user: str) -> None:
+        with suppress(StorageFailure):
+            await self._history.join_build(build_id, user=user)
+
+    async def _build(self, request: EnvironmentRequest, environment: Environment, report: Report) -> DerivedImage:
+        """One build in its turn, for whoever waits."""
+        chronicle = Chronicle(self._now)
+
+        def tell(event: BuildEvent) -> None:
+            chronicle.add(event)
+            report(event)
+
+        def moved(place: int) -> None:
+            message = "Waiting for another build to end" if place == 1 else f"Waiting for others: place {place} in line"
+            tell(BuildEvent(phase=Phase.WAITING, message=message))
+
+        async with self._queue.slot(moved):
             # Whoever asked just before another build of the same ended has not seen its image.
-            return await self._provider.present(environment) or await self._provider.make(environment, report=report)
+            present = await self._provider.present(environment)
+            if present is not None:
+                return present
+            await self._guard.check()
+            image = await self._recorded(request, environment, chronicle, tell)
+        self._guard.tidy()
+        return image
+
+    async def _recorded(
+        self,
+        request: EnvironmentRequest,
+        environment: Environment,
+        chronicle: Chronicle,
+        report: Report,
+    ) -> DerivedImage:
+        """The build itself; the history knows of it from its first moment to its last."""
+        digest = environment.digest
+        self._recorded_as[digest] = build_id = await self._begun(request, digest)
+        outcome, error, detail, size_bytes = Outcome.FAILED, "", "", 0
+        try:
+            for user in tuple(self._waiting.get(digest, ())):  # who came before this began
+                await self._join(build_id, user)
+            await self._tell_estimate(request, report)
+            image = await self._heard(self._provider.make(environment, report=report), chronicle)
+            outcome, size_bytes = Outcome.DONE, image.size_bytes
+            return image
+        except asyncio.CancelledError:
+            outcome = Outcome.CANCELLED
+            raise
+        except PrebuiltError as failure:
+            error, detail = failure.message, failure.detail
+            self._failures.remember(digest, failure)
+            _log.info("Build %d of %s failed: %s %s", build_id, environment.image, error, failure.detail)
+            raise
+        finally:
+            if self._recorded_as.get(digest) == build_id:  # else somebody came while this was being stopped
+                del self._recorded_as[digest]
+            # Shielded, so that a build that is stopped is remembered as that. What fails here changes no outcome.
+            with suppress(StorageFailure):
+                await asyncio.shield(
+                    self._history.end_build(
+                        build_id,
+                        outcome=outcome,
+                        phase_seconds=chronicle.phase_seconds(),
+                        error=error,
+                        log=_with_detail(chronicle.log(), detail),
+                        size_bytes=size_bytes,
+                    )
+                )
+
+    async def _begun(self, request: EnvironmentRequest, digest: str) -> int:
+        """The history's id of a build that begins now. It is ended again where the caller is cancelled meanwhile."""
+        beginning = asyncio.ensure_future(
+            self._history.begin_build(
+                hub=self._hub,
+                digest=digest,
+                base=request.base,
+                requirements=request.requirements,
+                user=request.user,
+            )
+        )
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            with suppress(StorageFailure):
+                await self._history.end_build(await beginning, outcome=Outcome.CANCELLED, phase_seconds={})
+            raise
+
+    async def _tell_estimate(self, request: EnvironmentRequest, report: Report) -> None:
+        with suppress(StorageFailure):
+            seconds = await self._history.usual_seconds(base=request.base, packages=len(request.requirements))
+            if seconds is not None:
+                message = f"Like environments took about {max(1, round(seconds))} s"
+                report(BuildEvent(phase=Phase.WAITING, message=message, estimate_seconds=seconds))
+
+    async def _heard(self, work: Awaitable[DerivedImage], chronicle: Chronicle) -> DerivedImage:
+        """The result of work that goes on being heard of."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                left_seconds = self._limits.silence_seconds - chronicle.silent_seconds
+                if left_seconds <= 0:
+                    raise BuildTimeout(
+                        "Preparing the environment has stopped for an unknown reason. Try again, and tell your "
+                        "administrator if it happens again.",
+                        detail=f"nothing was heard of it for {self._limits.silence_seconds:g} seconds",
+                    )
+                await asyncio.wait({task}, timeout=left_seconds)
+            return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+def _with_detail(log: str, detail: str) -> str:
+    """A build's log, and at its end what the administrator is to know of its failure, which may be long."""
+    return f"{log}\n{detail[:_MAX_DETAIL_CHARACTERS]}" if detail else log

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from .events import BuildEvent, Report
+from .trail import EventTrail
 
 T = TypeVar("T")
 
@@ -15,7 +16,7 @@ T = TypeVar("T")
 @dataclass
 class _Shared(Generic[T]):
     task: asyncio.Task[T]
-    events: list[BuildEvent]
+    events: EventTrail
     readers: list[Report] = field(default_factory=list)
     waiters: int = 0
 
@@ -29,6 +30,7 @@ class SharedTasks(Generic[T]):
 
     def __init__(self) -> None:
         self._running: dict[Hashable, _Shared[T]] = {}
+        self._stopping: dict[Hashable, set[asyncio.Task[T]]] = {}
 
     async def run(self, key: Hashable, work: Callable[[Report], Awaitable[T]], *, report: Report) -> T:
         """The result of the key's task, which is `work(report)` where none runs yet.
@@ -51,21 +53,23 @@ class SharedTasks(Generic[T]):
             if not shared.waiters and not shared.task.done():
                 # Whoever comes now starts anew instead of joining what is being stopped.
                 self._forget(key, shared)
+                self._stopping.setdefault(key, set()).add(shared.task)
                 shared.task.cancel()
 
     async def close(self) -> None:
         """Cancel every task and wait until they have ended."""
         tasks = [shared.task for shared in self._running.values()]
+        tasks += [task for stopping in self._stopping.values() for task in stopping]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, key: Hashable, work: Callable[[Report], Awaitable[T]]) -> _Shared[T]:
-        events: list[BuildEvent] = []
+        events = EventTrail()
         loop = asyncio.get_running_loop()
 
         def tell(event: BuildEvent) -> None:
-            events.append(event)
+            events.add(event)
             for reader in list(shared.readers):
                 reader(event)
 
@@ -73,7 +77,12 @@ class SharedTasks(Generic[T]):
             # Adapters report from their threads.
             loop.call_soon_threadsafe(tell, event)
 
+        before = set(self._stopping.get(key, ()))
+
         async def run() -> T:
+            if before:
+                # One at a time: what is being stopped may still hold what this needs.
+                await asyncio.wait(before)
             return await work(report)
 
         task = loop.create_task(run())
@@ -84,6 +93,10 @@ class SharedTasks(Generic[T]):
 
     def _ended(self, key: Hashable, shared: _Shared[T]) -> None:
         self._forget(key, shared)
+        stopping = self._stopping.get(key, set())
+        stopping.discard(shared.task)
+        if not stopping:
+            self._stopping.pop(key, None)
         if not shared.task.cancelled():
             shared.task.exception()  # retrieved, also where every waiter has left
 

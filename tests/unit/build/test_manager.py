@@ -4,43 +4,83 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from prebuilt_spawner.adapters.memory import MemoryEngine, MemoryResolver, MemoryWheelStore
 from prebuilt_spawner.build.events import BuildEvent, Phase, ignore
+from prebuilt_spawner.build.interface import Outcome
 from prebuilt_spawner.build.locking import Locksmith
-from prebuilt_spawner.build.manager import BuildManager
+from prebuilt_spawner.build.manager import BuildLimits, BuildManager
 from prebuilt_spawner.build.provider import Environment, EnvironmentRequest, Provider
-from prebuilt_spawner.errors import EngineFailure, IndexUnavailable, UnresolvableRequest
+from prebuilt_spawner.build.queue import WaitingRoom
+from prebuilt_spawner.build.remembered import RememberedFailures
+from prebuilt_spawner.errors import (
+    BuildTimeout,
+    EngineFailure,
+    IndexUnavailable,
+    QueueFull,
+    StorageFailure,
+    UnbuildableEnvironment,
+    UnresolvableRequest,
+)
 from prebuilt_spawner.ledger import SqlLedger
 
 from .locking_world import base_image, base_probe
 
 
+class FullDisk:
+    """A guard that says no while it is told to, and counts how often it may tidy up."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.tidied = 0
+
+    async def check(self) -> None:
+        if self.full:
+            raise StorageFailure("The hub's disk is nearly full.")
+
+    def tidy(self) -> None:
+        self.tidied += 1
+
+    async def close(self) -> None: ...
+
+
 class World:
     """A manager, everything that it uses, and three packages on the index."""
 
-    def __init__(self, max_concurrent_builds: int = 2) -> None:
-        self.engine, self.resolver, self.wheel_store = MemoryEngine(), MemoryResolver(), MemoryWheelStore()
+    def __init__(self, **limits: Any) -> None:
+        self.engine: MemoryEngine = limits.pop("engine", None) or MemoryEngine()
+        self.resolver, self.wheel_store = MemoryResolver(), MemoryWheelStore()
         self.engine.add_base(base_image(), base_probe())
         for name in ("alpha", "beta", "gamma"):
             self.resolver.publish(name, "1.0")
         self.ledger = SqlLedger("sqlite://")
+        self.seconds = 0.0
+        self.failures = RememberedFailures(600, now=lambda: self.seconds)
+        self.room = WaitingRoom(limits.pop("seats", None))
+        self.guard = FullDisk()
+        self.provider = Provider(
+            engine=self.engine, wheel_store=self.wheel_store, ledger=self.ledger, repository="test/env"
+        )
         self.manager = BuildManager(
             engine=self.engine,
             wheel_store=self.wheel_store,
             ledger=self.ledger,
-            locksmith=Locksmith(self.ledger, self.resolver),
-            provider=Provider(
-                engine=self.engine, wheel_store=self.wheel_store, ledger=self.ledger, repository="test/env"
-            ),
-            max_concurrent_builds=max_concurrent_builds,
+            history=self.ledger,
+            hub="this hub",
+            locksmith=Locksmith(self.ledger, self.resolver, failures=self.failures, room=self.room),
+            provider=self.provider,
+            failures=self.failures,
+            room=self.room,
+            guard=self.guard,
+            limits=BuildLimits(**limits),
         )
 
-    async def ensure(self, user: str, *requirements: str, report=ignore) -> Environment:
-        request = EnvironmentRequest(user=user, requirements=requirements, base="base:1")
+    async def ensure(self, user: str, *requirements: str, report=ignore, refresh: bool = False) -> Environment:
+        request = EnvironmentRequest(user=user, requirements=requirements, base="base:1", refresh=refresh)
         return await self.manager.ensure(request, report=report)
 
     def start(self, user: str, *requirements: str) -> asyncio.Task[Environment]:
@@ -186,3 +226,206 @@ async def test_closing_stops_builds(world: World):
     with pytest.raises(asyncio.CancelledError):
         await waiter
     assert world.engine.switches.cancelled["assemble"] == 1
+
+
+# -- the queue ---------------------------------------------------------------------------------------------------------
+
+
+async def made_world(**limits: Any) -> World:
+    world = World(**limits)
+    for number in range(9):
+        world.resolver.publish(f"p{number}", "1.0")
+    return world
+
+
+async def test_builds_wait_in_order_and_users_see_their_place_go_down():
+    """One builds, three wait; each hears of its place, and they are built in the order of their arrival."""
+    world = await made_world(max_concurrent_builds=1)
+    gate = world.gate("assemble")
+    heard: dict[int, list[str]] = {number: [] for number in range(4)}
+    tasks = []
+    for number in range(4):
+
+        def report(event: BuildEvent, number: int = number) -> None:
+            if event.message.startswith("Waiting"):
+                heard[number].append(event.message)
+
+        tasks.append(asyncio.create_task(world.ensure(f"u{number}", f"p{number}", report=report)))
+        while len(heard[number]) < (number > 0) or world.engine.switches.calls["assemble"] < 1:
+            await asyncio.sleep(0.001)
+    assert [messages[0] for messages in heard.values() if messages] == [
+        "Waiting for another build to end",
+        "Waiting for others: place 2 in line",
+        "Waiting for others: place 3 in line",
+    ]
+    gate.set()
+    await asyncio.gather(*tasks)
+    assert heard[3][-3:] == [
+        "Waiting for others: place 3 in line",
+        "Waiting for others: place 2 in line",
+        "Waiting for another build to end",
+    ]
+    built = [plan.labels["prebuilt_spawner.packages"] for plan in world.engine.plans.values()]
+    assert built == [f'["p{number}==1.0"]' for number in range(4)]
+    await world.manager.close()
+
+
+async def test_a_build_too_many_is_a_429_and_images_that_exist_are_not_delayed():
+    """Exactly beyond the limit; somebody who joins a build that waits is no build."""
+    world = await made_world(max_concurrent_builds=1, max_queued_builds=1)
+    ready = await world.ensure("a", "p0")
+    gate = world.gate("assemble")
+    running = [world.start("b", "p1")]
+    await world.until("assemble", 2)
+    running += [world.start("c", "p2"), world.start("d", "p2")]
+    while world.room.taken < 3:
+        await asyncio.sleep(0.001)
+    with pytest.raises(QueueFull):
+        await world.ensure("e", "p3")
+    assert await world.ensure("f", "p0") == ready
+    gate.set()
+    await asyncio.gather(*running)
+    assert (await world.ensure("e", "p3")).image in world.engine.names
+    await world.manager.close()
+
+
+async def test_users_who_wait_take_no_more_seats_than_there_are():
+    """However few builds they wait for; who needs no build needs no seat."""
+    world = await made_world(seats=2)
+    ready = await world.ensure("a", "p0")
+    gate = world.gate("assemble")
+    waiting = [world.start("b", "p1"), world.start("c", "p1")]
+    while world.room.taken < 2:
+        await asyncio.sleep(0.001)
+    with pytest.raises(QueueFull, match="2 users wait"):
+        await world.ensure("d", "p1")
+    assert await world.ensure("e", "p0") == ready
+    gate.set()
+    await asyncio.gather(*waiting)
+    assert world.room.taken == 0
+    await world.manager.close()
+
+
+async def test_a_build_that_has_gone_silent_is_given_up():
+    """It is a timeout for all who wait, and its slot is free again."""
+    world = await made_world(max_concurrent_builds=1, silence_seconds=1)
+    world.manager._now = asyncio.get_running_loop().time
+    world.gate("assemble")
+    results = await asyncio.gather(world.start("a", "p0"), world.start("b", "p0"), return_exceptions=True)
+    assert [type(result) for result in results] == [BuildTimeout] * 2
+    assert world.engine.switches.cancelled["assemble"] == 1
+    del world.engine.switches.gates["assemble"]
+    assert (await world.ensure("a", "p0")).image in world.engine.names
+    await world.manager.close()
+
+
+async def test_a_full_disk_refuses_builds_and_not_images_that_exist(world: World):
+    """And after a build there is a moment to tidy up."""
+    ready = await world.ensure("a", "alpha")
+    assert world.guard.tidied == 1
+    world.guard.full = True
+    with pytest.raises(StorageFailure):
+        await world.ensure("b", "beta")
+    assert await world.ensure("b", "alpha") == ready
+    world.guard.full = False
+    await world.ensure("b", "beta")
+    assert world.guard.tidied == 2
+
+
+# -- failures that are remembered --------------------------------------------------------------------------------------
+
+
+async def test_what_cannot_be_resolved_is_answered_from_memory(world: World):
+    """For everybody, until somebody asks for newest versions, or the time is up."""
+    for user in ("a", "a", "b"):
+        with pytest.raises(UnresolvableRequest, match="delta"):
+            await world.ensure(user, "delta")
+    assert len(world.resolver.requests) == 1
+    with pytest.raises(UnresolvableRequest):
+        await world.ensure("a", "delta", refresh=True)
+    assert len(world.resolver.requests) == 2
+    world.resolver.publish("delta", "1.0")
+    with pytest.raises(UnresolvableRequest):
+        await world.ensure("a", "delta")
+    world.seconds += 600
+    assert (await world.ensure("a", "delta")).lock.packages == ("delta==1.0",)
+
+
+async def test_what_cannot_be_built_is_answered_from_memory(world: World):
+    """By what it would install: another request that leads to the same wheels fails as fast."""
+    world.wheel_store.bad_wheels["alpha"] = UnbuildableEnvironment("alpha is malformed.")
+    for requirement in ("alpha", "alpha", "alpha>=1"):
+        with pytest.raises(UnbuildableEnvironment):
+            await world.ensure("a", requirement)
+    assert world.wheel_store.switches.calls["fetch"] == 1
+    del world.wheel_store.bad_wheels["alpha"]
+    assert (await world.ensure("a", "alpha", refresh=True)).image in world.engine.names
+
+
+async def test_a_failure_of_the_surroundings_is_never_remembered(world: World):
+    """The index is up again, and so is the user."""
+    world.resolver.switches.failures["resolve"] = IndexUnavailable("The index is down.")
+    with pytest.raises(IndexUnavailable):
+        await world.ensure("a", "alpha")
+    world.resolver.switches.failures.clear()
+    assert (await world.ensure("a", "alpha")).image in world.engine.names
+
+
+# -- what the ledger remembers -----------------------------------------------------------------------------------------
+
+
+async def test_a_build_is_remembered_with_all_who_asked(world: World):
+    """Who, what, when, how long each phase took, how it ended, and what was said."""
+    gate = world.gate("assemble")
+    waiters = [world.start("a", "alpha"), world.start("b", "alpha")]
+    await world.until("assemble", 1)
+    waiters.append(world.start("c", "alpha"))
+    while world.room.taken < 3:
+        await asyncio.sleep(0.001)
+    gate.set()
+    environment = (await asyncio.gather(*waiters))[0]
+    (record,) = await world.ledger.last_builds(digest=environment.digest, limit=5)
+    assert record.outcome is Outcome.DONE
+    assert (record.base, record.requirements) == ("base:1", ("alpha",))
+    assert sorted(record.users) == ["a", "b", "c"]
+    assert set(record.phase_seconds) >= {"downloading", "saving", "checking"}
+    assert record.ended_at is not None
+    assert record.ended_at >= record.begun_at
+    assert "Saving to the engine" in record.log
+    assert record.error == ""
+
+
+async def test_a_build_that_failed_is_remembered_with_its_reason(world: World):
+    world.engine.switches.failures["assemble"] = EngineFailure("The container engine broke off.")
+    with pytest.raises(EngineFailure):
+        await world.ensure("a", "alpha")
+    record = await world.ledger.build(1)
+    assert (record.outcome, record.error) == (Outcome.FAILED, "The container engine broke off.")
+
+
+async def test_a_build_that_everybody_left_is_remembered_as_cancelled(world: World):
+    world.gate("assemble")
+    waiter = world.start("a", "alpha")
+    await world.until("assemble", 1)
+    waiter.cancel()
+    await asyncio.wait([waiter])
+    while (await world.ledger.build(1)).outcome is Outcome.RUNNING:
+        await asyncio.sleep(0.001)
+    assert (await world.ledger.build(1)).outcome is Outcome.CANCELLED
+
+
+async def test_what_could_not_be_resolved_is_remembered_once(world: World):
+    """What is answered from memory is no further build."""
+    for _ in range(3):
+        with pytest.raises(UnresolvableRequest):
+            await world.ensure("a", "delta")
+    record = await world.ledger.build(1)
+    assert (record.outcome, record.digest, record.requirements) == (Outcome.FAILED, "", ("delta",))
+    assert "delta" in record.error
+    assert await world.ledger.build(2) is None
+
+
+async def test_an_image_that_exists_is_no_build(world: World):
+    await world.ensure("a", "alpha")
+    await world.ensure("b", "alpha")
+    assert await world.ledger.build(2) is None

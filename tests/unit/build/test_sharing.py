@@ -77,6 +77,34 @@ async def test_the_last_waiter_to_leave_stops_the_task():
     assert await again == 2
 
 
+async def test_who_comes_while_a_task_is_being_stopped_waits_for_its_end():
+    """There is never more than one task for a key, however slowly the old one ends."""
+    tasks, running, most, slow_end = SharedTasks[int](), 0, 0, asyncio.Event()
+
+    async def work(report) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await slow_end.wait()
+            raise
+        finally:
+            running -= 1
+        return 0
+
+    waiters = []
+    for _ in range(3):
+        waiters.append(asyncio.create_task(tasks.run("a", work, report=ignore)))
+        await asyncio.sleep(0.001)
+        waiters[-1].cancel()
+        await asyncio.wait([waiters[-1]])
+    slow_end.set()
+    await tasks.close()
+    assert most == 1
+
+
 async def test_every_waiter_gets_the_error():
     """An error of the task reaches each waiter, and the next run starts anew."""
     runs = []
