@@ -45,6 +45,10 @@ async def assembled(
         db_url=f"sqlite:///{folder}/ledger.sqlite",
         cache_dir=str(folder),
         max_concurrent_builds=1,
+        max_queued_builds=0,
+        failure_ttl=0,
+        max_cache_bytes=0,
+        min_free_bytes=0,
         client_kwargs=client_kwargs or {},
     )
     with mock.patch.object(runtime, "DockerEngine", partial(DockerEngine, handover=handover)):

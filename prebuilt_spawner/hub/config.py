@@ -126,6 +126,28 @@ class PrebuiltConfig(LoggingConfigurable):
         """,
     ).tag(config=True)
 
+    max_queued_builds = Integer(
+        50,
+        min=0,
+        help="""
+        How many environments may wait to be built; users who ask for a further one are told to try again later.
+
+        Default: 50. More let more people wait, longer, each with a server that JupyterHub counts as being started: see
+        `JupyterHub.concurrent_spawn_limit`, of which at most three quarters may wait for environments.
+        """,
+    ).tag(config=True)
+
+    failure_ttl = Integer(
+        600,
+        min=0,
+        help="""
+        Seconds for which a request that cannot be met (an unknown package, a conflict) is answered from memory.
+
+        Default: 600 (10 minutes); 0 tries every time. A user who asks for the newest versions tries at once. What fails
+        for other reasons (the index or the engine is down) is never remembered.
+        """,
+    ).tag(config=True)
+
     immutable = Bool(
         True,
         help="""

@@ -17,7 +17,7 @@ from ..build.retention import ProfilePackages
 from ..environment.profiles import Profile, read_profiles
 from ..errors import SurroundingsError
 from .config import PrebuiltConfig
-from .hub_wide import HUB_WIDE, HubWideSettings
+from .hub_wide import HubWideSettings, spawner_of_nobody
 from .spawner import PrebuiltSpawner
 from .startup import check_settings
 
@@ -48,8 +48,8 @@ class HubConfiguration:
             spawner = _spawner(config)
         except (Exception, SystemExit) as error:  # whatever an administrator's program may raise
             raise SurroundingsError(
-                f"{file} cannot be used as the hub's configuration. It is run as the hub runs it: in the hub's working "
-                "folder, with the hub's environment variables.",
+                f"{file} cannot be used as the hub's configuration. Run this as the hub is run: in its working folder, "
+                "with its environment variables.",
                 detail=f"{type(error).__name__}: {error}",
             ) from error
         self.settings = HubWideSettings(spawner)
@@ -78,17 +78,9 @@ class _Choice(LoggingConfigurable):
     )
 
 
-_READ = {*HUB_WIDE, "profile_list"}
-
-
 def _spawner(config: Config) -> PrebuiltConfig:
-    """A spawner of nobody, with the settings that are read here: others need a user."""
-    spawner_class = _spawner_class(config)
-    sections = {name: config[name] for name in spawner_class.section_names() if name in config}
-    known = {
-        section: {name: settings[name] for name in _READ & set(settings)} for section, settings in sections.items()
-    }
-    return spawner_class(config=Config(known))
+    spawner: PrebuiltConfig = spawner_of_nobody(_spawner_class(config), config, also={"profile_list"})
+    return spawner
 
 
 def _spawner_class(config: Config) -> type[PrebuiltConfig]:
@@ -111,7 +103,7 @@ def _in_lock_file(profile: Profile) -> ProfilePackages:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SurroundingsError(
-            f"The lock file of the profile {profile.slug} cannot be read.",
+            f"The lock file of the profile {profile.slug} cannot be read. Check its path and its content.",
             detail=f"{profile.lock}: {type(error).__name__}: {error}",
         ) from error
     return ProfilePackages(packages=pins, whole=False)

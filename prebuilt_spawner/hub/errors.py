@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from logging import Logger, LoggerAdapter
 from typing import Any, TypeAlias
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import jupyterhub.spawner
 from tornado import web
 
-from ..errors import PrebuiltError
+from ..errors import PrebuiltError, QueueFull, RequestError
 
 AnyLogger: TypeAlias = "Logger | LoggerAdapter[Any]"
 
@@ -70,12 +70,13 @@ def refusal(error: PrebuiltError) -> web.HTTPError:
 
 
 @contextmanager
-def errors_for_users(log: AnyLogger, doing: str) -> Iterator[None]:
+def errors_for_users(log: AnyLogger, doing: str, *, settings: MutableMapping[str, Any]) -> Iterator[None]:
     """Lets nothing out but HTTP errors whose text is meant for users; the rest goes into the log.
 
     Args:
         log: Where an error's detail or traceback goes.
         doing: What is going on and for whom, for the log: `preparing the environment of ada/`.
+        settings: The hub's, in which JupyterHub counts failures in a row.
     """
     try:
         yield
@@ -84,6 +85,8 @@ def errors_for_users(log: AnyLogger, doing: str) -> Iterator[None]:
             log.error("Error while %s: %s %s", doing, error.message, error.detail)
         elif error.detail:
             log.info("Refused while %s: %s %s", doing, error.message, error.detail)
+        if isinstance(error, RequestError | QueueFull):
+            _do_not_count(settings)
         raise refusal(error) from error
     except web.HTTPError:
         raise
@@ -91,3 +94,12 @@ def errors_for_users(log: AnyLogger, doing: str) -> Iterator[None]:
         log.exception("Unexpected error while %s", doing)
         # The cause stays in the log: `progress()` would show its text to the user.
         raise InternalError() from error
+
+
+def _do_not_count(settings: MutableMapping[str, Any]) -> None:
+    """Keep a refused start out of JupyterHub 5's count of failures in a row, at whose limit the hub ends itself.
+
+    JupyterHub 6 counts only what is no refusal; 5 counts every start that fails, right after this.
+    """
+    if _SpawnException is None:
+        settings["failure_count"] = settings.get("failure_count", 0) - 1

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any
 
 from docker.tls import TLSConfig
 from traitlets import HasTraits
+from traitlets.config import Config
 
 from ..environment.profiles import Profile
 from ..errors import SurroundingsError
@@ -25,6 +26,8 @@ HUB_WIDE = frozenset(
         "max_cache_bytes",
         "min_free_bytes",
         "max_concurrent_builds",
+        "max_queued_builds",
+        "failure_ttl",
         # DockerSpawner's: it has one client for the whole hub too.
         "client_kwargs",
         "tls_config",
@@ -45,6 +48,22 @@ def refuse_hub_wide(profiles: Iterable[Profile]) -> None:
                 f"spawner_override of profile {profile.slug} sets {name}, which is one setting for the whole hub; "
                 f"set c.PrebuiltSpawner.{name} instead"
             )
+
+
+def spawner_of_nobody(spawner_class: Any, config: Config, *, also: Set[str] = frozenset()) -> Any:
+    """A spawner without a user, which has the settings that are the hub's: DockerSpawner's others need a user.
+
+    Args:
+        spawner_class: The hub's.
+        config: The hub's.
+        also: Names of further settings that it is to have.
+    """
+    sections = {name: config[name] for name in spawner_class.section_names() if name in config}
+    names = HUB_WIDE | also
+    known = {
+        section: {name: settings[name] for name in names & set(settings)} for section, settings in sections.items()
+    }
+    return spawner_class(config=Config(known))
 
 
 class HubWideSettings:
@@ -82,8 +101,12 @@ class HubWideSettings:
                 "each is one setting for the whole hub, and cannot be changed for one start.",
             )
 
-    def for_runtime(self) -> RuntimeSettings:
-        """What the hub's build manager is made from."""
+    def for_runtime(self, *, concurrent_spawn_limit: int = 0) -> RuntimeSettings:
+        """What the hub's build manager is made from.
+
+        Args:
+            concurrent_spawn_limit: JupyterHub's; 0 is none.
+        """
         configured = self._configured
         tls = {"tls": TLSConfig(**configured["tls_config"])} if configured["tls_config"] else {}
         return RuntimeSettings(
@@ -94,5 +117,10 @@ class HubWideSettings:
             db_url=configured["db_url"],
             cache_dir=configured["cache_dir"],
             max_concurrent_builds=configured["max_concurrent_builds"],
+            max_queued_builds=configured["max_queued_builds"],
+            failure_ttl=configured["failure_ttl"],
+            max_cache_bytes=configured["max_cache_bytes"],
+            min_free_bytes=configured["min_free_bytes"],
+            concurrent_spawn_limit=concurrent_spawn_limit,
             client_kwargs={**tls, **configured["client_kwargs"]},
         )

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from docker.errors import NotFound
+from jupyterhub.app import JupyterHub
 from jupyterhub.utils import maybe_future
 from sqlalchemy.orm import object_session
 from tornado import web
@@ -160,10 +161,10 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
         try:
             image = str(await super().check_allowed(key))
         except web.HTTPError as error:
-            raise MalformedRequest(f"The image {quoted(key)} is not one that can be chosen here.") from error
+            raise MalformedRequest(f"{quoted(key)} is no image that can be chosen here. Choose another.") from error
         if is_in_repository(image, self._hub_wide.repository):
             # With `allowed_images = "*"`, users could otherwise start each other's environments by name.
-            raise MalformedRequest(f"The image {quoted(key)} is a prepared environment, which cannot be a base image.")
+            raise MalformedRequest(f"The image {quoted(key)} is a prepared environment. Choose a base image.")
         return image
 
     @contextmanager
@@ -208,7 +209,7 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
         request = await asyncio.to_thread(
             choice.request, user=self.user.name, base=self.image, is_admin=bool(self.user.admin)
         )
-        manager = await self._manager()
+        manager = await self.manager()
         try:
             # The trait's 0 is no limit.
             return await within(self.build_timeout or None, manager.ensure(request, report=self._progress.report))
@@ -218,12 +219,14 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
                 "Try again in a few minutes, or ask for fewer packages."
             ) from None
 
-    async def _manager(self) -> Manager:
+    async def manager(self) -> Manager:
+        """The hub's build manager, made where there is none yet."""
         return await shared_manager(self._new_manager)
 
     async def _new_manager(self) -> Manager:
         """Makes the hub's build manager; called once for each hub."""
-        return await build_manager(self._hub_wide.for_runtime())
+        limit = JupyterHub.instance().concurrent_spawn_limit if JupyterHub.initialized() else 0
+        return await build_manager(self._hub_wide.for_runtime(concurrent_spawn_limit=limit))
 
     async def progress(self) -> AsyncIterator[Mapping[str, Any]]:
         """What happens to the environment, from the first event for each viewer, then the container's start."""
@@ -384,7 +387,9 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
             self.extra_create_kwargs, self.extra_host_config = before
 
     def _for_users(self, doing: str) -> AbstractContextManager[None]:
-        return errors_for_users(self.log, f"{doing} of {self._log_name}")
+        # The application's settings, which are not those that users have.
+        settings = {} if self.handler is None else self.handler.settings
+        return errors_for_users(self.log, f"{doing} of {self._log_name}", settings=settings)
 
 
 async def _apply_user_options(spawner: PrebuiltMixin, user_options: Mapping[str, Any]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
+import socket
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,16 +14,25 @@ from typing import Any, Protocol
 
 from packaging.utils import canonicalize_name
 
+from ..adapters.cache_limit import CacheLimit
+from ..adapters.disk_guard import DiskGuard
 from ..adapters.docker_compiler import DockerCompiler
 from ..adapters.docker_engine import DockerEngine
+from ..adapters.docker_inventory import DockerInventory
 from ..adapters.network import NetworkSettings
 from ..adapters.uv_resolver import PROTECTED, UvResolver
 from ..adapters.wheel_store import DiskWheelStore
 from ..build.events import Report
 from ..build.locking import Locksmith
-from ..build.manager import BuildManager
+from ..build.manager import BuildLimits, BuildManager
 from ..build.provider import Environment, EnvironmentRequest, Provider
+from ..build.queue import WaitingRoom, seats_below
+from ..build.recovery import recover
+from ..build.remembered import RememberedFailures
 from ..ledger import SqlLedger
+
+_LONGEST_BUILD_SECONDS = 3600
+"""What was used within this time stays in the cache, because a build may be at it."""
 
 
 class Manager(Protocol):
@@ -40,6 +51,7 @@ class RuntimeSettings:
 
     Attributes:
         client_kwargs: For `docker.APIClient`.
+        concurrent_spawn_limit: JupyterHub's; 0 is none.
         The others are the traits of the same names.
     """
 
@@ -50,6 +62,11 @@ class RuntimeSettings:
     db_url: str = field(repr=False)
     cache_dir: str
     max_concurrent_builds: int
+    max_queued_builds: int
+    failure_ttl: int
+    max_cache_bytes: int
+    min_free_bytes: int
+    concurrent_spawn_limit: int = 0
     client_kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -65,18 +82,36 @@ async def build_manager(settings: RuntimeSettings) -> BuildManager:
     )
     ledger = SqlLedger(settings.db_url)
     await ledger.open()
+    hub = _hub_name(cache_dir)
+    inventory = DockerInventory(repository=settings.repository, client_kwargs=settings.client_kwargs)
+    try:
+        await recover(ledger, inventory, hub=hub)
+    finally:
+        await inventory.close()
     engine = DockerEngine(repository=settings.repository, cache_dir=cache_dir, client_kwargs=settings.client_kwargs)
     compiler = DockerCompiler(client_kwargs=settings.client_kwargs)
     wheel_store = DiskWheelStore(network, cache_dir, compiler)
+    failures = RememberedFailures(settings.failure_ttl)
+    room = WaitingRoom(seats_below(settings.concurrent_spawn_limit))
     return BuildManager(
         engine=engine,
         wheel_store=wheel_store,
         ledger=ledger,
+        history=ledger,
+        hub=hub,
+        failures=failures,
+        room=room,
+        guard=_Disks(settings),
+        limits=BuildLimits(
+            max_concurrent_builds=settings.max_concurrent_builds, max_queued_builds=settings.max_queued_builds
+        ),
         locksmith=Locksmith(
             ledger,
             UvResolver(network, cache_dir, protected=PROTECTED, seen=ledger.package_names),
             index_url=settings.index_url or None,
             extra_index_urls=settings.extra_index_urls,
+            failures=failures,
+            room=room,
         ),
         provider=Provider(
             engine=engine,
@@ -86,8 +121,34 @@ async def build_manager(settings: RuntimeSettings) -> BuildManager:
             immutable=settings.immutable,
             protected=frozenset(canonicalize_name(name) for name in PROTECTED),
         ),
-        max_concurrent_builds=settings.max_concurrent_builds,
     )
+
+
+class _Disks:
+    """Implements `prebuilt_spawner.build.manager.Guard`."""
+
+    def __init__(self, settings: RuntimeSettings) -> None:
+        cache_dir = Path(settings.cache_dir)
+        self._guard = DiskGuard(cache_dir, min_free_bytes=settings.min_free_bytes, client_kwargs=settings.client_kwargs)
+        self._limit = CacheLimit(cache_dir, max_bytes=settings.max_cache_bytes, in_use_seconds=_LONGEST_BUILD_SECONDS)
+
+    async def check(self) -> None:
+        """See `Guard`."""
+        await self._guard.check()
+
+    def tidy(self) -> None:
+        """See `Guard`."""
+        self._limit.after_build()
+
+    async def close(self) -> None:
+        """See `Guard`."""
+        await self._guard.close()
+        await self._limit.close()
+
+
+def _hub_name(cache_dir: Path) -> str:
+    """The same each time this hub is started, and another hub's is another one."""
+    return hashlib.sha256(f"{socket.gethostname()}:{cache_dir.absolute()}".encode()).hexdigest()[:16]
 
 
 # A hub is an event loop: tests have several in one process, one after the other.

@@ -6,6 +6,7 @@ checked as soon as it has read its configuration.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from jupyterhub.app import JupyterHub
@@ -13,7 +14,10 @@ from traitlets import TraitError
 from traitlets.config import Config
 from traitlets.config.loader import DeferredConfig, LazyConfigValue
 
+from ..errors import PrebuiltError
 from .config import PrebuiltConfig
+from .hub_wide import spawner_of_nobody
+from .mixin import PrebuiltMixin
 from .spawner import PrebuiltSpawner
 
 
@@ -33,6 +37,24 @@ def _check_hub(change: Any) -> None:
     except TraitError as error:
         hub.log.critical("PrebuiltSpawner is not configured right: %s", error)
         hub.exit(1)
+    if isinstance(hub.spawner_class, type) and issubclass(hub.spawner_class, PrebuiltMixin):
+        task = asyncio.get_running_loop().create_task(_make_manager(hub))
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
+
+
+_tasks: set[asyncio.Task[None]] = set()
+
+
+async def _make_manager(hub: Any) -> None:
+    """Make the build manager now, which puts in order what a hub left behind that was killed."""
+    try:
+        await spawner_of_nobody(hub.spawner_class, hub.config).manager()
+    except PrebuiltError as error:
+        # It is tried again at the first start of a server, and whoever starts it is told.
+        hub.log.error("Environments cannot be prepared at the moment: %s %s", error.message, error.detail)
+    except Exception:
+        hub.log.exception("Environments cannot be prepared at the moment")
 
 
 def check_settings(config: Config) -> None:

@@ -86,7 +86,8 @@ async def test_no_credential_is_in_a_message_a_detail_a_traceback_or_the_log(
         (tmp_path / str(number)).mkdir()
         async with await hidden(tmp_path / str(number)) as world:
             error = await FAILURES[name].happen(world)
-            with pytest.raises(web.HTTPError), errors_for_users(logging.getLogger("prebuilt_spawner"), "testing"):
+            log = logging.getLogger("prebuilt_spawner")
+            with pytest.raises(web.HTTPError), errors_for_users(log, "testing", settings={}):
                 raise error
             assert MARKER not in everything_said(error), name
     assert "Error while testing" in caplog.text

@@ -26,6 +26,7 @@ from prebuilt_spawner.build.events import BuildEvent, Phase, Report
 from prebuilt_spawner.build.provider import Environment, EnvironmentRequest
 from prebuilt_spawner.environment.base import BaseImage, BaseProbe, InstallScheme
 from prebuilt_spawner.environment.lock import Lock
+from tests.ports import free_ports
 
 REPOSITORY = "prebuilt-spawner/env"
 HOME = "/home/jovyan"
@@ -390,7 +391,8 @@ async def run_hub(*, base_class: type = PrebuiltSpawner, settings: Mapping[str, 
         exec_body=lambda body: body.update(_client=docker, _new_manager=new_manager, _executor=None),
     )
     JupyterHub.clear_instance()
-    hub_port = _free_port()
+    TestedHub.clear_instance()
+    (hub_port,) = free_ports(1)
     config = Config()
     config.JupyterHub.spawner_class = spawner_class
     config.JupyterHub.proxy_class = NoProxy
@@ -443,11 +445,3 @@ async def run_hub(*, base_class: type = PrebuiltSpawner, settings: Mapping[str, 
         if spawner_class._executor is not None:
             spawner_class._executor.shutdown()
         TestedHub.clear_instance()
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]

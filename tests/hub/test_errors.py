@@ -77,15 +77,18 @@ async def test_the_pending_page_of_a_failed_start_shows_the_sentence(hub: Hub) -
 
 
 async def test_users_errors_do_not_count_as_the_hubs(hub: Hub) -> None:
-    """JupyterHub ends itself after so many failures in a row."""
-    for error, _ in STATUSES:
-        hub.manager.error = error("No.")
-        await hub.start("ada", {"packages": ["six"]})
-    import jupyterhub
-
-    if jupyterhub.version_info < (6,):
-        pytest.skip("JupyterHub 5 counts every failure")
-    assert hub.app.tornado_settings.get("failure_count", 0) == 0
+    """JupyterHub ends itself after so many failures in a row: five users who fail five times each do not end it."""
+    hub.configure(consecutive_failure_limit=5)
+    refusals = [error for error, status in STATUSES if status < 500]
+    for user in ("ada", "bob", "eve", "joe", "mia"):
+        for number in range(5):
+            hub.manager.error = refusals[number % len(refusals)]("No.")
+            assert (await hub.start(user, {"packages": ["six"]})).status < 500
+        assert (await hub.start(user, {"packages": ["-e ."]})).status == 400
+    assert hub.app.tornado_application.settings.get("failure_count", 0) == 0
+    hub.manager.error = RuntimeError("ours")
+    assert (await hub.start("ada", {"packages": ["six"]})).status == 500
+    assert hub.app.tornado_application.settings["failure_count"] == 1, "what is the hub's own fault counts"
 
 
 async def test_an_engine_that_is_gone_is_a_503_and_the_next_start_works(hub: Hub) -> None:
@@ -134,5 +137,5 @@ async def test_cancelling_a_pending_start_cancels_the_wait_and_a_new_start_works
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError, KeyboardInterrupt])
 def test_what_ends_a_task_passes(error: type[BaseException]) -> None:
-    with pytest.raises(error), errors_for_users(logging.getLogger("test"), "testing"):
+    with pytest.raises(error), errors_for_users(logging.getLogger("test"), "testing", settings={}):
         raise error

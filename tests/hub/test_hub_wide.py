@@ -27,13 +27,16 @@ OTHER: dict[str, Any] = {
     "max_cache_bytes": 1,
     "min_free_bytes": 1,
     "max_concurrent_builds": 9,
+    "max_queued_builds": 9,
+    "failure_ttl": 9,
     "client_kwargs": {"base_url": "tcp://other.example:2376"},
     "tls_config": {"verify": False},
 }
 
 
 def test_everything_that_the_build_manager_is_made_from_is_hub_wide() -> None:
-    assert set(RuntimeSettings.__dataclass_fields__) <= set(HUB_WIDE)
+    jupyterhubs_own = {"concurrent_spawn_limit"}
+    assert set(RuntimeSettings.__dataclass_fields__) - jupyterhubs_own <= set(HUB_WIDE)
     assert set(OTHER) == HUB_WIDE
     assert set(PrebuiltSpawner.class_trait_names(config=True)) >= HUB_WIDE
 
@@ -108,6 +111,11 @@ async def test_the_build_manager_is_made_from_what_is_configured(hub: Hub, monke
             db_url="sqlite:///prebuilt_spawner.sqlite",
             cache_dir="prebuilt_spawner_cache",
             max_concurrent_builds=2,
+            max_queued_builds=50,
+            failure_ttl=600,
+            max_cache_bytes=20 * 1024**3,
+            min_free_bytes=5 * 1024**3,
+            concurrent_spawn_limit=100,
             client_kwargs={"timeout": 77},
         )
     ]
@@ -131,6 +139,6 @@ def test_defaults_of_a_class_made_from_ours_count_and_so_does_what_is_appended_t
 
     config = Config()
     config.PrebuiltSpawner.extra_index_urls.append("https://appended.example/simple")
-    settings = HubWideSettings(Ours(config=config)).for_runtime()
+    settings = HubWideSettings(Ours(config=config)).for_runtime(concurrent_spawn_limit=0)
     assert settings.repository == "ours/env"
     assert settings.extra_index_urls == ("https://appended.example/simple",)
