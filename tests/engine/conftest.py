@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
 import pytest
 
-from .hub import Hub, clean_up
+from .engine_socket import EngineSocket
+from .hub import Hub, changed_base, clean_up
+
+LIGHT_SERVER = """#!/usr/bin/python3 -IS
+import os, signal, sys, urllib.parse
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+port = urllib.parse.urlsplit(os.environ["JUPYTERHUB_SERVICE_URL"]).port
+HTTPServer(("", port), Handler).serve_forever()
+"""
 
 
 @pytest.fixture(scope="session")
@@ -68,3 +86,21 @@ def hub(make_hub: Callable[..., Hub]) -> Hub:
     hub = make_hub()
     hub.start()
     return hub
+
+
+@pytest.fixture
+def engine_socket(tmp_path: Path, client: docker.APIClient) -> Iterator[EngineSocket]:
+    """A way to the engine that a test can close."""
+    target = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+    door = EngineSocket(tmp_path / "engine.sock", target)
+    door.open()
+    yield door
+    door.close()
+
+
+@pytest.fixture(scope="session")
+def light_base(client: docker.APIClient, base: str, run: str) -> str:
+    """A base whose server is no more than an HTTP server, for many of them at once."""
+    name = f"prebuilt-spawner-test/{run}-light:1"
+    changed_base(client, base, name, f"printf '%s' {shlex.quote(LIGHT_SERVER)} > /usr/local/bin/start-notebook.py", run)
+    return name

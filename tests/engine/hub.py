@@ -7,7 +7,7 @@ import json
 import os
 import re
 import signal
-import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,6 +19,8 @@ from typing import Any
 import docker
 import requests
 from demo_hub import bridge_address
+
+from ..ports import free_ports
 
 PROJECT = Path(__file__).parents[2]
 START_TIMEOUT_SECONDS = 60
@@ -87,14 +89,6 @@ class Outcome:
     ready: bool
     message: str
     events: tuple[dict[str, Any], ...] = ()
-
-
-def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((address, 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 class Hub:
@@ -201,6 +195,14 @@ class Hub:
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def ledger(self, query: str) -> list[tuple]:
+        """The rows that the hub's ledger has for a query."""
+        connection = sqlite3.connect(self.folder / "ledger.sqlite", timeout=30)
+        try:
+            return connection.execute(query).fetchall()
+        finally:
+            connection.close()
 
     # -- REST --------------------------------------------------------------------------------------------------------
 

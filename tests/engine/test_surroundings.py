@@ -2,90 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
-import socket
-import threading
 from pathlib import Path
 
-import docker
-import pytest
 import requests
 import trustme
 
 from ..index_server import IndexServer, ProxyServer
+from .engine_socket import EngineSocket
 from .hub import Hub
-
-
-class EngineSocket:
-    """A socket that leads to the engine while it is open: closed, the engine is as good as stopped."""
-
-    def __init__(self, path: Path, target: str) -> None:
-        self.path = path
-        self._target = target
-        self._listener: socket.socket | None = None
-        self._links: list[socket.socket] = []
-
-    def open(self) -> None:
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(self.path))
-        listener.listen(64)
-        self._listener = listener
-        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
-
-    def close(self) -> None:
-        if self._listener is not None:
-            # `shutdown` wakes the thread that waits in `accept`.
-            self._listener.shutdown(socket.SHUT_RDWR)
-            self._listener.close()
-            self._listener = None
-        self.path.unlink(missing_ok=True)
-        for link in self._links:
-            _cut(link)
-        self._links.clear()
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                inner, _ = listener.accept()
-            except OSError:
-                return
-            outer = socket.socket(socket.AF_UNIX)
-            outer.connect(self._target)
-            self._links += [inner, outer]
-            threading.Thread(target=_carry, args=(inner, outer), daemon=True).start()
-
-
-def _cut(link: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        link.shutdown(socket.SHUT_RDWR)
-
-
-def _carry(one: socket.socket, other: socket.socket) -> None:
-    peers = {one: other, other: one}
-    with one, other:
-        while peers:
-            for source in select.select(list(peers), [], [])[0]:
-                try:
-                    data = source.recv(1 << 16)
-                    peers[source].sendall(data)
-                except OSError:
-                    return
-                if not data:
-                    try:
-                        peers.pop(source).shutdown(socket.SHUT_WR)
-                    except OSError:
-                        return
-
-
-@pytest.fixture
-def engine_socket(tmp_path: Path, client: docker.APIClient):
-    target = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
-    door = EngineSocket(tmp_path / "engine.sock", target)
-    door.open()
-    yield door
-    door.close()
 
 
 def test_a_stopped_engine_is_a_503_and_the_hub_goes_on(make_hub, engine_socket: EngineSocket):
