@@ -12,7 +12,7 @@ import docker
 import pytest
 
 from .engine_socket import EngineSocket
-from .hub import Hub, changed_base, clean_up
+from .hub import Hub, changed_base, clean_up, remove_containers
 
 LIGHT_SERVER = """#!/usr/bin/python3 -IS
 import os, signal, sys, urllib.parse
@@ -78,6 +78,8 @@ def make_hub(
     yield make
     for hub in hubs:
         hub.stop()
+    # Servers that run cost the tests after them processor time: each has a health check every three seconds.
+    remove_containers(client, run)
 
 
 @pytest.fixture(scope="module")

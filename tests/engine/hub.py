@@ -364,10 +364,16 @@ def changed_base(client: docker.APIClient, base: str, name: str, command: str, r
     client.remove_container(made, force=True)
 
 
+def remove_containers(client: docker.APIClient, run: str) -> None:
+    """Remove every container of the run."""
+    for container in client.containers(all=True, filters={"label": f"{TEST_LABEL}={run}"}):
+        with contextlib.suppress(docker.errors.NotFound):
+            client.remove_container(container["Id"], force=True, v=True)
+
+
 def clean_up(client: docker.APIClient, run: str) -> None:
     """Remove every container, image and volume of the run."""
-    for container in client.containers(all=True, filters={"label": f"{TEST_LABEL}={run}"}):
-        client.remove_container(container["Id"], force=True, v=True)
+    remove_containers(client, run)
     for image in client.images():
         for tag in image["RepoTags"] or []:
             if tag.startswith(f"prebuilt-spawner-test/{run}"):
