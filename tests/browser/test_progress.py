@@ -119,5 +119,5 @@ def test_a_page_whose_hub_was_restarted_says_that_nothing_starts_any_more(page: 
     else:
         hub.stop(signal.SIGKILL)
         hub.start()
-    expect(page.get_by_role("heading", name="Server not running")).to_be_visible(timeout=40_000)
+    expect(page.get_by_role("heading", name="Server not running")).to_be_visible(timeout=120_000)
     expect(page.get_by_role("button", name="Launch Server")).to_be_visible()

@@ -95,14 +95,14 @@ def builds(hub: Hub) -> list[tuple]:
     )
 
 
-def test_fifty_users_share_one_build_and_the_hub_goes_on_answering(
+def test_many_users_share_one_build_and_the_hub_goes_on_answering(
     make_light_hub, wheels: Path, capsys: pytest.CaptureFixture[str]
 ):
     """All get their server, from one image; exactly one build ran. How long the hub took to answer is printed."""
     # DockerSpawner has one thread for all containers, and JupyterHub counts the wait for it as the container's start.
     patience = "c.JupyterHub.concurrent_spawn_limit = 0\nc.PrebuiltSpawner.start_timeout = 400\n"
     hub: Hub = make_light_hub(settings=patience, cache_dir=wheels)
-    users = [hub.user(f"many{number}") for number in range(50)]
+    users = [hub.user(f"many{number}") for number in range(30)]
     with Latencies(hub) as idle:
         time.sleep(3)
     with Latencies(hub) as busy:
@@ -112,9 +112,9 @@ def test_fifty_users_share_one_build_and_the_hub_goes_on_answering(
     ((outcome, _, askers),) = builds(hub)
     assert outcome == "done"
     assert set(askers.split(",")) <= set(users)
-    assert len(askers.split(",")) > 25, "most of them waited for it"
+    assert len(askers.split(",")) > 10, "many of them waited for it"
     with capsys.disabled():
-        print(f"\nthe hub's answers while idle: {idle}; while 50 servers start: {busy}")
+        print(f"\nthe hub's answers while idle: {idle}; while 30 servers start: {busy}")
 
 
 def test_builds_wait_in_line_and_one_too_many_is_a_429(
