@@ -349,8 +349,10 @@ class Hub:
         return {tag for tag in tags if re.fullmatch(re.escape(self.repository) + r":[0-9a-f]{64}", tag)}
 
 
-def changed_base(client: docker.APIClient, base: str, name: str, command: str, run: str) -> None:
-    """Name an image that is the base after root ran a shell command in it."""
+def changed_base(
+    client: docker.APIClient, base: str, name: str, command: str, run: str, *, changes: dict[str, Any] | None = None
+) -> None:
+    """Name an image that is the base after root ran a shell command in it, with these changes of its configuration."""
     made = client.create_container(
         base, entrypoint=["sh", "-c"], command=[command], user="root", labels={TEST_LABEL: run}
     )
@@ -360,7 +362,7 @@ def changed_base(client: docker.APIClient, base: str, name: str, command: str, r
     repository, _, tag = name.rpartition(":")
     # A commit takes entry point, command and user from the container where it is not told otherwise.
     config = {key: theirs.get(key) for key in ("Entrypoint", "Cmd", "User")}
-    client.commit(made, repository=repository, tag=tag, conf=config)
+    client.commit(made, repository=repository, tag=tag, conf={**config, **(changes or {})})
     client.remove_container(made, force=True)
 
 

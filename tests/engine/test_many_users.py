@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from ..index_server import IndexServer
-from .hub import TEST_LABEL, Hub, Outcome
+from .hub import TEST_LABEL, Hub, Outcome, remove_containers
 
 
 @pytest.fixture
@@ -29,8 +29,10 @@ def index() -> Iterator[IndexServer]:
 
 
 @pytest.fixture
-def make_light_hub(make_hub: Callable[..., Hub], light_base: str, tmp_path: Path) -> Callable[..., Hub]:
-    """Makes hubs whose servers are light; arguments as of `Hub`."""
+def make_light_hub(
+    make_hub: Callable[..., Hub], light_base: str, tmp_path: Path, client: docker.APIClient, run: str
+) -> Iterator[Callable[..., Hub]]:
+    """Makes hubs whose servers are light, and are gone after the test; arguments as of `Hub`."""
 
     def make(index: IndexServer | None = None, *, settings: str = "", **arguments) -> Hub:
         if index is not None:
@@ -42,7 +44,8 @@ def make_light_hub(make_hub: Callable[..., Hub], light_base: str, tmp_path: Path
         hub.start()
         return hub
 
-    return make
+    yield make
+    remove_containers(client, run)
 
 
 class Latencies:
