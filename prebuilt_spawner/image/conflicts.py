@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 
 from packaging.utils import canonicalize_name
@@ -20,23 +19,15 @@ from .wheel import printable
 _EXECUTABLE = 0o111
 
 
-@dataclass(frozen=True, kw_only=True)
-class FragmentPart:
-    """What of a fragment goes into the image: all but the files that an earlier one has to the byte."""
-
-    fragment: Fragment
-    files: tuple[FragmentFile, ...]
-
-
-def without_conflicts(
+def check_conflicts(
     fragments: Sequence[Fragment],
     *,
     probe: BaseProbe,
     replaced: Replacement,
     own_paths: Collection[str],
     protected: Collection[str],
-) -> tuple[FragmentPart, ...]:
-    """The fragments by name of their distribution, no path in two of them.
+) -> None:
+    """Check that no two fragments want different things of one path, and none wants what is the base's.
 
     Args:
         fragments: Of distributions with different names.
@@ -50,10 +41,9 @@ def without_conflicts(
     """
     names = {fragment.distribution for fragment in fragments}
     check = _Check(probe=probe, replaced=replaced, own_paths=own_paths, protected=protected, names=names)
-    ordered = sorted(fragments, key=lambda fragment: fragment.distribution)
-    parts = tuple(FragmentPart(fragment=fragment, files=check.accepted(fragment)) for fragment in ordered)
+    for fragment in sorted(fragments, key=lambda fragment: fragment.distribution):
+        check.accept(fragment)
     check.folders_are_not_files()
-    return parts
 
 
 class _Check:
@@ -88,26 +78,27 @@ class _Check:
         self._stdlib = f"{in_image(probe.stdlib)}/"
         self._site_folders = tuple(f"{place}/" for place in site_folders(scheme))
 
-    def accepted(self, fragment: Fragment) -> tuple[FragmentFile, ...]:
-        """The files of a fragment that are not there yet."""
-        return tuple(file for file in fragment.files if self._is_new(fragment.distribution, file))
+    def accept(self, fragment: Fragment) -> None:
+        """The next fragment."""
+        for file in fragment.files:
+            self._accept(fragment.distribution, file)
 
     def folders_are_not_files(self) -> None:
         """Last, because a later fragment may have a folder where an earlier one has a file."""
         for path in sorted(self._folders.keys() & self._accepted.keys()):
             _conflict(self._folders[path], self._accepted[path][0], path, "one as a file, the other as a folder")
 
-    def _is_new(self, name: str, file: FragmentFile) -> bool:
+    def _accept(self, name: str, file: FragmentFile) -> None:
         path = file.path
         if path in self._accepted:
             other, same = self._accepted[path]
             if _is_bytecode(path):
-                return False  # of equal sources; before Python 3.11 it depends on what was compiled before
+                return  # of equal sources; before Python 3.11 it depends on what was compiled before
             if (same.sha256, same.size_bytes) != (file.sha256, file.size_bytes):
                 _conflict(name, other, path, "with different content")
             if same.mode != file.mode:
                 _conflict(name, other, path, "one as a program, the other not")
-            return False
+            return
         self._check_spelling(name, path)
         self._check_folders(name, path)
         self._check_base(name, path)
@@ -115,7 +106,6 @@ class _Check:
         self._check_customiser(name, path)
         self._check_program(name, file)
         self._accepted[path] = name, file
-        return True
 
     def _check_spelling(self, name: str, path: str) -> None:
         spelling = self._spellings.setdefault(look(path), path)

@@ -19,7 +19,7 @@ from installer.utils import Scheme
 
 from ..environment.base import InstallScheme
 from .fragment import FragmentFile, InstalledWheel
-from .paths import look
+from .paths import look, parents
 from .tar import padding, tar_header
 from .wheel import MAX_METADATA_BYTES, CheckedWheel, WheelMember, path_flaw, printable
 from .whole_file import appearing_whole
@@ -166,7 +166,7 @@ class _TargetList(WheelDestination):
         targets = [self._targets[path] for path in sorted(self._targets)]
         spellings: dict[str, str] = {}
         for target in targets:
-            for folder in _parents(target.path):
+            for folder in parents(target.path):
                 if folder in self._targets:
                     self._wheel.refuse("has a file where it also has a folder", member=folder)
             other = spellings.setdefault(look(target.path), target.path)
@@ -202,12 +202,6 @@ class _TargetList(WheelDestination):
 def _record_of(path: str, content: bytes) -> RecordEntry:
     value = urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
     return RecordEntry(path, Hash("sha256", value), len(content))
-
-
-def _parents(path: str) -> Iterator[str]:
-    """The folders above a path, nearest first."""
-    while path := path.rpartition("/")[0]:
-        yield path
 
 
 def _write_targets(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..environment.base import BaseImage, BaseProbe, FolderEntry
 from ..environment.lock import Lock
 from .archive import layer_digest
-from .conflicts import without_conflicts
+from .conflicts import check_conflicts
 from .fragment import Fragment
 from .layer import FileRange, ImagePlan, Layer, LowerLayers, Part
 from .paths import RealPaths, parents
@@ -155,7 +155,7 @@ def contents(
     ours = {real(path): content for path, content in own_files.items()}
     incoming = {file.path for fragment in fragments for file in fragment.files} | ours.keys()
     replaced = replacement(probe, lock, incoming=incoming)
-    without_conflicts(fragments, probe=probe, replaced=replaced, own_paths=ours, protected=protected)
+    check_conflicts(fragments, probe=probe, replaced=replaced, own_paths=ours, protected=protected)
     return Contents(
         base=base,
         probe=probe,
