@@ -41,6 +41,11 @@ class BuildEvent:
     estimate_seconds: float = 0
 
 
+def counts_on(event: BuildEvent, earlier: BuildEvent) -> bool:
+    """Whether an event is a newer count of the step that the earlier one counts."""
+    return event.phase is earlier.phase and event.total > 0 and earlier.total > 0
+
+
 Report: TypeAlias = Callable[[BuildEvent], None]
 """Takes events, at once and without raising; may be called from any thread."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .events import BuildEvent
+from .events import BuildEvent, counts_on
 
 MAX_OUTPUT_CHARACTERS = 64 * 1024
 
@@ -45,5 +45,4 @@ class EventTrail:
 
 
 def _replaces(event: BuildEvent, earlier: BuildEvent) -> bool:
-    counts = event.phase is earlier.phase and event.total > 0 and earlier.total > 0
-    return counts and not event.output and not earlier.output
+    return counts_on(event, earlier) and not event.output and not earlier.output

@@ -14,7 +14,7 @@ from typing import TypedDict
 
 from jinja2 import Environment, PackageLoader
 
-from ..build.events import BuildEvent, Phase
+from ..build.events import BuildEvent, Phase, counts_on
 from ..build.output import OutputLines, plain
 from .bar import STARTING_PERCENT, Bar
 
@@ -135,7 +135,7 @@ class ProgressBuffer:
 
     def _say(self, event: BuildEvent) -> None:
         step = self._steps[-1][0] + 1 if self._steps else 1
-        if self._steps and _replaces(event, self._steps[-1][2]):
+        if self._steps and counts_on(event, self._steps[-1][2]):
             step = self._steps.pop()[0]
         elif len(self._steps) >= _MAX_STEPS:
             del self._steps[_MAX_STEPS // 2]
@@ -172,10 +172,6 @@ class ProgressBuffer:
             self._changed = None
         if self.closed and self._ended is not None and not self._ended.done():
             self._ended.set_result(None)
-
-
-def _replaces(event: BuildEvent, earlier: BuildEvent) -> bool:
-    return event.phase is earlier.phase and event.total > 0 and earlier.total > 0
 
 
 def _sentence(event: BuildEvent, remaining_seconds: float) -> str:
