@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from datetime import datetime
+from typing import Any, Protocol
 
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock
@@ -17,6 +18,7 @@ from .chronicle import Chronicle
 from .events import BuildEvent, Phase, Report
 from .interface import BuildHistory, DerivedImage, Engine, Ledger, Outcome, WheelStore
 from .locking import Locksmith
+from .preview import Preview, Readiness
 from .provider import Environment, EnvironmentRequest, Provider
 from .queue import Queue, WaitingRoom
 from .remembered import RememberedFailures
@@ -136,6 +138,14 @@ class BuildManager:
             digest=environment.digest, base_digest=base.digest, lock=lock, size_bytes=image.size_bytes
         )
         return environment
+
+    async def preview(self, requests: Sequence[EnvironmentRequest]) -> Sequence[Preview]:
+        """What a start of each request would do now."""
+        return [Preview(readiness=Readiness.UNBUILT) for _ in requests]
+
+    async def recent(self, *, user: str, since: datetime | None = None, limit: int = 5) -> Sequence[Mapping[str, Any]]:
+        """The options of what this user started lately, newest first, each once."""
+        return []
 
     async def close(self) -> None:
         """Stop every build and release what they hold."""

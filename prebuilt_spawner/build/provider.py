@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .._version import __version__
 from ..environment.base import BaseImage, BaseProbe
@@ -57,6 +59,7 @@ class EnvironmentRequest:
         refresh: Make a newer lock instead of using the one that is there.
         may_refresh_profile: Whether `refresh` may renew the profile's own lock, which is everybody's: for
             administrators.
+        options: The user options as JupyterHub stores them, to be offered again; empty ones are not kept.
     """
 
     user: str
@@ -65,6 +68,7 @@ class EnvironmentRequest:
     profile: ProfileRequest | None = None
     refresh: bool = False
     may_refresh_profile: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, kw_only=True)

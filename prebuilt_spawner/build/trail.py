@@ -38,11 +38,12 @@ class EventTrail:
             index = next(number for number, event in enumerate(self._events) if event.output)
             event = self._events[index]
             self._output_characters -= len(event.output)
-            if event.message:
+            if event.message or event.summary:
                 self._events[index] = replace(event, output="")
             else:
                 del self._events[index]
 
 
 def _replaces(event: BuildEvent, earlier: BuildEvent) -> bool:
-    return counts_on(event, earlier) and not event.output and not earlier.output
+    tells_more = any(one.output or one.summary for one in (event, earlier))
+    return counts_on(event, earlier) and not tells_more

@@ -49,6 +49,7 @@ class Choice:
             profile=_profile_request(self.profile) if self.profile else None,
             refresh=self.options.refresh,
             may_refresh_profile=is_admin,
+            options=self.stored,
         )
 
 

@@ -7,8 +7,9 @@ import hashlib
 import os
 import socket
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from ..adapters.wheel_store import DiskWheelStore
 from ..build.events import Report
 from ..build.locking import Locksmith
 from ..build.manager import BuildLimits, BuildManager
+from ..build.preview import Preview
 from ..build.provider import Environment, EnvironmentRequest, Provider
 from ..build.queue import WaitingRoom, seats_below
 from ..build.recovery import recover
@@ -40,6 +42,12 @@ class Manager(Protocol):
 
     async def ensure(self, request: EnvironmentRequest, *, report: Report) -> Environment:
         """See `BuildManager.ensure`."""
+
+    async def preview(self, requests: Sequence[EnvironmentRequest]) -> Sequence[Preview]:
+        """See `BuildManager.preview`."""
+
+    async def recent(self, *, user: str, since: datetime | None = None, limit: int = 5) -> Sequence[Mapping[str, Any]]:
+        """See `BuildManager.recent`."""
 
     async def close(self) -> None:
         """See `BuildManager.close`."""

@@ -7,7 +7,8 @@ import itertools
 import re
 import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from html.parser import HTMLParser
 from typing import Any
 from unittest import mock
@@ -23,6 +24,7 @@ from traitlets.config import Config
 
 from prebuilt_spawner import PrebuiltSpawner
 from prebuilt_spawner.build.events import BuildEvent, Phase, Report
+from prebuilt_spawner.build.preview import Preview, Readiness
 from prebuilt_spawner.build.provider import Environment, EnvironmentRequest
 from prebuilt_spawner.environment.base import BaseImage, BaseProbe, InstallScheme
 from prebuilt_spawner.environment.lock import Lock
@@ -50,6 +52,9 @@ class FakeManager:
         events: What it reports.
         gate: What it waits for after that.
         declared: The `VOLUME` folders of the base.
+        previews: What `preview` says, by requirements; of others it knows nothing.
+        recent_choices: What `recent` says, whoever asks.
+        asked_recent: How `recent` was asked, in order.
     """
 
     def __init__(self, containers: FakeDocker) -> None:
@@ -62,6 +67,9 @@ class FakeManager:
         self.closed = 0
         self.declared: tuple[str, ...] = ()
         self.present = True
+        self.previews: dict[tuple[str, ...], Preview] = {}
+        self.recent_choices: list[Mapping[str, Any]] = []
+        self.asked_recent: list[tuple[str, datetime | None]] = []
         self._containers = containers
 
     async def ensure(self, request: EnvironmentRequest, *, report: Report) -> Environment:
@@ -90,6 +98,14 @@ class FakeManager:
             architecture="amd64",
         )
         return Environment(digest=digest, image=f"{REPOSITORY}:{digest}", base=base, probe=_PROBE, lock=Lock(wheels=()))
+
+    async def preview(self, requests: Sequence[EnvironmentRequest]) -> list[Preview]:
+        unbuilt = Preview(readiness=Readiness.UNBUILT)
+        return [self.previews.get(request.requirements, unbuilt) for request in requests]
+
+    async def recent(self, *, user: str, since: datetime | None = None, limit: int = 5) -> list[Mapping[str, Any]]:
+        self.asked_recent.append((user, since))
+        return self.recent_choices[:limit]
 
     async def close(self) -> None:
         self.closed += 1
