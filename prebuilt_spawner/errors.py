@@ -34,6 +34,8 @@ class PrebuiltError(Exception):
         package: The normalised name of the package that it is about; "" where there is none, or several.
         cause: A short word for what went wrong, finer than the class: a `build.failure.Kind`. By it a failure is
             remembered and counted. Where nobody said, the class's `reason`.
+        about: The user option that it is about: "packages", "profile", "image" or "refresh"; "" where nobody said.
+        entry: The entry of the package list that it is about, or the package's name; "" where there is none.
     """
 
     status: ClassVar[int] = 500
@@ -41,12 +43,16 @@ class PrebuiltError(Exception):
     reason: ClassVar[str] = "internal"
     """A short word for metrics; one for each class, so that labels stay few."""
 
-    def __init__(self, message: str, *, detail: str = "", package: str = "", cause: str = "") -> None:
+    def __init__(
+        self, message: str, *, detail: str = "", package: str = "", cause: str = "", about: str = "", entry: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.detail = detail
         self.package = package
         self.cause = cause or self.reason
+        self.about = about
+        self.entry = entry
 
 
 class RequestError(PrebuiltError):

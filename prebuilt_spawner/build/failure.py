@@ -82,15 +82,16 @@ class Kind(str, Enum):
     INTERNAL = "internal"
 
 
+_UNRESOLVABLE = (
+    *(Kind.NO_SUCH_PACKAGE, Kind.NO_SUCH_VERSION, Kind.CONFLICT, Kind.SOURCE_ONLY, Kind.NO_FITTING_WHEEL),
+    *(Kind.OTHER_PYTHON, Kind.WITHDRAWN, Kind.OUTSIDE_INDEX, Kind.UNRESOLVABLE),
+)
+_UNBUILDABLE = (Kind.TOO_LARGE, Kind.FILE_CONFLICT, Kind.UNBUILDABLE)
+_OF_PACKAGES = frozenset((*_UNRESOLVABLE, *_UNBUILDABLE))
+
 _ERRORS: Mapping[Kind, type[PrebuiltError]] = {
-    **dict.fromkeys(
-        (
-            *(Kind.NO_SUCH_PACKAGE, Kind.NO_SUCH_VERSION, Kind.CONFLICT, Kind.SOURCE_ONLY, Kind.NO_FITTING_WHEEL),
-            *(Kind.OTHER_PYTHON, Kind.WITHDRAWN, Kind.OUTSIDE_INDEX, Kind.UNRESOLVABLE),
-        ),
-        UnresolvableRequest,
-    ),
-    **dict.fromkeys((Kind.TOO_LARGE, Kind.FILE_CONFLICT, Kind.UNBUILDABLE), UnbuildableEnvironment),
+    **dict.fromkeys(_UNRESOLVABLE, UnresolvableRequest),
+    **dict.fromkeys(_UNBUILDABLE, UnbuildableEnvironment),
     Kind.POLICY: PolicyRefusal,
     Kind.MALFORMED: MalformedRequest,
     Kind.REQUEST: RequestError,
@@ -135,7 +136,14 @@ class Failure:
 
     def error(self, *, detail: str = "") -> PrebuiltError:
         """The error that stands for it; `detail` is for the administrator's log alone."""
-        return _ERRORS[self.kind](self.message, detail=detail, package=self.package, cause=self.kind.value)
+        return _ERRORS[self.kind](
+            self.message,
+            detail=detail,
+            package=self.package,
+            cause=self.kind.value,
+            about="packages" if self.kind in _OF_PACKAGES else "",
+            entry=self.package if self.kind in _OF_PACKAGES else "",
+        )
 
 
 def disk_failure(error: OSError) -> Failure:

@@ -277,12 +277,14 @@ def _require_renewable(profile: ProfileRequest, *, allowed: bool) -> None:
     if not allowed:
         raise PolicyRefusal(
             f"The packages of the profile {profile.slug} are everybody's, and the administrator renews them. "
-            "Start it without asking for newer versions."
+            "Start it without asking for newer versions.",
+            about="refresh",
         )
     if profile.pylock:
         raise PolicyRefusal(
             f"The profile {profile.slug} has a lock file, which is renewed by replacing the file. "
-            "Start it without asking for newer versions."
+            "Start it without asking for newer versions.",
+            about="refresh",
         )
 
 

@@ -47,7 +47,7 @@ def parse_user_options(options: Mapping[str, Any]) -> UserOptions:
     packages = options.get("packages")
     refresh = options.get("refresh")
     if refresh is not None and not isinstance(refresh, bool):
-        raise MalformedRequest(f"The option refresh must be true or false, not {_shown(refresh)}.")
+        raise MalformedRequest(f"The option refresh must be true or false, not {_shown(refresh)}.", about="refresh")
     return UserOptions(
         profile=_name(options, "profile"),
         packages=() if packages is None else parse_requirements(packages),
@@ -67,9 +67,9 @@ def _name(options: Mapping[str, Any], key: str) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str):
-        raise MalformedRequest(f"The option {key} must be text, not {kind_of(value)}.")
+        raise MalformedRequest(f"The option {key} must be text, not {kind_of(value)}.", about=key)
     if len(value) > _MAX_NAME_CHARACTERS or not value.isprintable():
-        raise MalformedRequest(f"The option {key} must be a name, not {quoted(value)}.")
+        raise MalformedRequest(f"The option {key} must be a name, not {quoted(value)}.", about=key)
     return value
 
 

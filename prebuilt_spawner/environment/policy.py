@@ -59,14 +59,17 @@ def check_request(policy: Policy, requirements: Sequence[str], *, user_name: str
     if not policy.allow_custom_packages:
         raise PolicyRefusal(
             f"Asking for packages (here {quoted(requirements[0])}) is not allowed{whom}. "
-            "Start without a package list, or ask the administrator."
+            "Start without a package list, or ask the administrator.",
+            about="packages",
+            entry=requirements[0],
         )
     wishes = [Requirement(requirement) for requirement in requirements]
     names = {wish.name for wish in wishes}
     if len(names) > policy.max_packages:
         raise PolicyRefusal(
             f"{len(names)} packages are asked for; at most {policy.max_packages} are allowed{whom}. "
-            "Leave out what other packages bring with them anyway."
+            "Leave out what other packages bring with them anyway.",
+            about="packages",
         )
     for wish in wishes:
         _check_denied(policy, wish, whom)
@@ -80,12 +83,16 @@ def _check_denied(policy: Policy, wish: Requirement, whom: str) -> None:
             continue
         if not versions:
             raise PolicyRefusal(
-                f"The package {wish.name} is not allowed{whom}. Leave it out, or ask the administrator."
+                f"The package {wish.name} is not allowed{whom}. Leave it out, or ask the administrator.",
+                about="packages",
+                entry=wish.name,
             )
         if not (wish.specifier & versions).is_unsatisfiable():
             raise PolicyRefusal(
                 f"{quoted(str(wish))} admits versions that are not allowed{whom} ({versions}). "
-                "Ask for other versions of it."
+                "Ask for other versions of it.",
+                about="packages",
+                entry=str(wish),
             )
 
 
@@ -97,12 +104,16 @@ def _check_allowed(policy: Policy, wish: Requirement, whom: str) -> None:
     if not offered:
         raise PolicyRefusal(
             f"The package {wish.name} is not among those that are allowed{whom}. "
-            "Leave it out, or ask the administrator."
+            "Leave it out, or ask the administrator.",
+            about="packages",
+            entry=wish.name,
         )
     if not any(_within(wish.specifier, versions) for versions in offered):
         raise PolicyRefusal(
             f"{quoted(str(wish))} admits versions that are not allowed{whom}. "
-            f"Write it as {quoted(f'{wish.name}{offered[0]}')}."
+            f"Write it as {quoted(f'{wish.name}{offered[0]}')}.",
+            about="packages",
+            entry=str(wish),
         )
 
 

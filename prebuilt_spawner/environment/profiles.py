@@ -98,9 +98,11 @@ def choose_profile(profiles: Sequence[Profile], slug: str | None) -> Profile | N
         if profile.slug == slug:
             return profile
     if not profiles:
-        raise MalformedRequest(f"There is no profile {quoted(slug)}: this hub has no profiles. Leave the option out.")
+        raise MalformedRequest(
+            f"There is no profile {quoted(slug)}: this hub has no profiles. Leave the option out.", about="profile"
+        )
     known = ", ".join(profile.slug for profile in profiles)
-    raise MalformedRequest(f"There is no profile {quoted(slug)}. There are: {known}.")
+    raise MalformedRequest(f"There is no profile {quoted(slug)}. There are: {known}.", about="profile")
 
 
 def _read_entry(entry: Any, place: str, key: str | None = None) -> Profile:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
-_SHOWN_CHARACTERS = 60
-_READ_CHARACTERS = 1000
-_USERINFO = re.compile(r"(?<=://)[^/\s?#]*@")
+SHOWN_CHARACTERS = 60
+READ_CHARACTERS = 1000
+USERINFO = r"://[^/?# \t\r\n]*@"
+"""Credentials in a URL, in what Python's `re` and JavaScript's `RegExp` mean alike: the page quotes as we do."""
+_USERINFO = re.compile(USERINFO)
 
 
 def quoted(value: object) -> str:
@@ -18,10 +20,10 @@ def quoted(value: object) -> str:
     if not isinstance(value, str):
         return kind_of(value)
     # Cut before escaping: the work must not grow with what a user sends.
-    text = _USERINFO.sub("", value[:_READ_CHARACTERS])
-    cut = text[:_SHOWN_CHARACTERS]
+    text = _USERINFO.sub("://", value[:READ_CHARACTERS])
+    cut = text[:SHOWN_CHARACTERS]
     shown = "".join(character if character.isprintable() else _escaped(character) for character in cut)
-    return f"'{shown}{'…' if len(text) > _SHOWN_CHARACTERS else ''}'"
+    return f"'{shown}{'…' if len(text) > SHOWN_CHARACTERS else ''}'"
 
 
 def kind_of(value: object) -> str:
