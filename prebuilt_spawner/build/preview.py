@@ -78,7 +78,7 @@ def _work(preview: Preview) -> str:
     """ ": about 20 s, adds 4 packages, 45 MB", without what is not known; "" where nothing is."""
     parts = []
     if preview.seconds is not None:
-        parts.append(f"about {_duration(preview.seconds)}")
+        parts.append(f"about {duration(preview.seconds)}")
     if preview.packages:
         parts.append(f"adds {len(preview.packages)} package{'s' if len(preview.packages) > 1 else ''}")
     if preview.size_bytes:
@@ -86,7 +86,8 @@ def _work(preview: Preview) -> str:
     return f": {', '.join(parts)}" if parts else ""
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """As people say it: `20 s`, `3 min`."""
     whole = max(1, round(seconds))
     return f"{whole} s" if whole < 100 else f"{round(seconds / 60)} min"
 

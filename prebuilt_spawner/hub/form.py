@@ -1,66 +1,50 @@
-"""The page on which users choose: from settings and earlier options to HTML, and from the filled-in form to options."""
+"""The page on which users choose: from what is offered to HTML, and from the filled-in form to options."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import asdict
+from functools import cache
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
+from ..build.preview import duration, in_words
 from ..environment.options import without_refresh
-from ..environment.profiles import Profile
+from ..environment.pasted import rules_for_page
+from .entries import Attempt, Entries, entries_from_options, entries_from_query, just_posted, note_posted
+from .offers import Offers, chooser_for, offers_for
 
 if TYPE_CHECKING:
     from .mixin import PrebuiltMixin
 
-_templates = Environment(
-    loader=PackageLoader("prebuilt_spawner.hub"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-)
-
-# JupyterHub renders the form again when a start fails within a second, without the request at hand and for
-# the default server's spawner, whichever server was asked for. Both happen in the request's own task.
-_entered: ContextVar[Mapping[str, Any] | None] = ContextVar("entered", default=None)
-
 
 class LinkFillsForm(Exception):
-    """A link fills in the form and starts nothing. Shown above the form; no HTTP error, for the page is a good one."""
+    """A link fills in the form and starts nothing. The form itself says so, and JupyterHub, which calls it an error,
+    says nothing. No HTTP error, for the page is a good one."""
 
-    jupyterhub_message = "This link has filled in the form. Look at it, and then start your server."
-    jupyterhub_html_message = jupyterhub_message
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entries:
-    """What the form's fields hold."""
-
-    profile: str = ""
-    packages: str = ""
-    image: str = ""
-    refresh: bool = False
+    jupyterhub_message = ""
+    jupyterhub_html_message = ""
 
 
 async def options_form(spawner: PrebuiltMixin) -> str:
-    """The form for one user's server, filled with what was just posted, else with the link's or the stored options.
+    """The form for one user's server; "" where there is nothing to choose.
 
-    There always is one: without a form, JupyterHub answers a link by starting the server.
+    It is filled with what was just posted, else with the link's, with what failed last, or with the stored options.
     """
-    profiles = await spawner.profiles()
-    may_add = [(await spawner.policy(profile)).allow_custom_packages for profile in profiles or (None,)]
-    images = spawner._get_allowed_images()
+    chooser = await chooser_for(spawner)
     query = spawner.handler.request.query_arguments if spawner.handler is not None else {}
-    return render(
-        profiles=sorted(profiles, key=lambda profile: not profile.default),
-        images=() if images == "*" else tuple(images or ()),
-        any_image=images == "*",
-        may_add_packages=any(may_add),
-        entries=(
-            entered_just_now()
-            or entries_from_query(query)
-            or entries_from_options(without_refresh(spawner.user_options))
-        ),
-    )
+    link = entries_from_query(query)
+    stored = entries_from_options(without_refresh(spawner.stored_options()))
+    attempt = just_posted() or (None if link else spawner.last_failure())
+    entries = attempt.entries if attempt else link or stored
+    offers = await offers_for(spawner, chooser, entries)
+    # Options from when there was more to choose would be refused at each start, and only a form can replace them.
+    if not offers.is_choice and entries == Entries() and not spawner.answers_link():
+        return ""
+    return render(offers, entries=entries, attempt=attempt, is_link=link is not None and attempt is None)
 
 
 def options_from_form(form: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
@@ -72,71 +56,63 @@ def options_from_form(form: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     options = {name: value for name, value in fields.items() if not (isinstance(value, str) and not value.strip())}
     if options.get("refresh") == "on":
         options["refresh"] = True
-    _entered.set(options)
+    note_posted(options)
     return options
 
 
-def entries_from_options(options: Mapping[str, Any]) -> Entries:
-    """How options, which may have any form, are shown in the fields."""
-    packages = options.get("packages")
-    if isinstance(packages, list | tuple):
-        packages = "\n".join(entry for entry in packages if isinstance(entry, str))
-    return Entries(
-        profile=_text(options.get("profile")),
-        packages=_text(packages),
-        image=_text(options.get("image")),
-        refresh=options.get("refresh") is True,
-    )
-
-
-def entries_from_query(query: Mapping[str, Sequence[bytes]]) -> Entries | None:
-    """What a link puts into the fields, with or without JupyterHub's `opt-`; None where it names none of them.
-
-    Asking for newer versions is an act: a link cannot do it.
-    """
-    values = {
-        name.removeprefix("opt-"): "\n".join(value.decode("utf-8", "replace") for value in values)
-        for name, values in query.items()
-    }
-    if not values.keys() & {"profile", "packages", "image"}:
-        return None
-    return Entries(
-        profile=values.get("profile", ""), packages=values.get("packages", ""), image=values.get("image", "")
-    )
-
-
-def entered_just_now() -> Entries | None:
-    """What was posted in the request that is being answered."""
-    options = _entered.get()
-    return None if options is None else entries_from_options(options)
-
-
-def render(
-    *,
-    profiles: Sequence[Profile],
-    images: Sequence[str],
-    any_image: bool,
-    may_add_packages: bool,
-    entries: Entries,
-) -> str:
+def render(offers: Offers, *, entries: Entries, attempt: Attempt | None = None, is_link: bool = False) -> str:
     """The fields as HTML; JupyterHub puts the form and its button around them.
 
     Args:
-        profiles: To choose from, the default one first; empty for none.
-        images: Keys of `allowed_images`.
-        any_image: `allowed_images` is "*".
-        may_add_packages: Whether packages can be named at all.
+        offers: What can be chosen.
         entries: What the fields hold at first.
+        attempt: The start that failed with these entries, if one did.
+        is_link: Whether the entries come from a link.
     """
-    return _templates.get_template("form.html").render(
-        profiles=profiles,
-        chosen=entries.profile or (profiles[0].slug if profiles else ""),
-        images=images,
-        any_image=any_image,
-        may_add_packages=may_add_packages,
-        entries=entries,
+    chosen = entries.profile or next((offer.profile.slug for offer in offers.profiles), "")
+    return (
+        _templates()
+        .get_template("form.html")
+        .render(
+            offers=offers,
+            chosen=chosen,
+            entries=entries,
+            reason=attempt.reason if attempt else None,
+            is_link=is_link,
+            some_extras=[offer.profile.display_name for offer in offers.profiles if offer.extras],
+            all_extras=all(offer.extras for offer in offers.profiles),
+            data=_data(offers, attempt),
+            css=_asset("form.css"),
+            scripts=[_asset("packages.js"), _asset("form.js")],
+        )
     )
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _data(offers: Offers, attempt: Attempt | None) -> dict[str, Any]:
+    """What the form's script needs to know."""
+    known = [(Entries(profile=offer.profile.slug), offer.preview) for offer in offers.profiles]
+    known += [(offer.entries, offer.preview) for offer in offers.recent]
+    reason = attempt.reason if attempt else None
+    return {
+        "rules": rules_for_page(),
+        "known": [{**asdict(entries), "outlook": in_words(preview)} for entries, preview in known],
+        "default": offers.profiles[0].profile.slug if offers.profiles else "",
+        "extras": [offer.profile.slug for offer in offers.profiles if offer.extras],
+        "reason": asdict(reason) if reason and reason.about == "packages" else None,
+    }
+
+
+@cache
+def _templates() -> Environment:
+    templates = Environment(
+        loader=PackageLoader("prebuilt_spawner.hub"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    templates.filters["duration"] = duration
+    return templates
+
+
+@cache
+def _asset(name: str) -> Markup:
+    """A static file as it is put into the page: there is no place of ours that a browser could get it from."""
+    text = resources.files(__package__).joinpath("static", name).read_text("utf-8")
+    return Markup(text)  # noqa: S704  # our own file

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
-from docker.errors import NotFound
 from jupyterhub.app import JupyterHub
 from jupyterhub.utils import maybe_future
 from sqlalchemy.orm import object_session
@@ -22,26 +21,20 @@ from ..environment.policy import Policy, check_request
 from ..environment.profiles import Profile, choose_profile, read_profiles
 from ..environment.quoting import quoted
 from ..environment.reference import is_in_repository
-from ..errors import BuildTimeout, EngineFailure, MalformedRequest, PolicyRefusal, RequestError, SurroundingsError
-from . import container, form, home
+from ..errors import BuildTimeout, MalformedRequest, PolicyRefusal, PrebuiltError, RequestError, SurroundingsError
+from . import form
 from .choice import Choice, make_choice
-from .config import PrebuiltConfig
+from .container_mixin import ContainerMixin, called
 from .deadline import DeadlinePassed, within
+from .entries import Attempt, FailedAttempts
 from .errors import errors_for_users
-from .hub_wide import HubWideSettings
 from .overrides import TraitOverrides
 from .progress import STARTING_PERCENT, ProgressBuffer
-from .removal import remove_container
 from .request_body import is_unread_body, options_of_body
 from .runtime import Manager, build_manager, shared_manager
 
-if TYPE_CHECKING:
-    from dockerspawner import DockerSpawner as _DockerSpawner
-else:
-    _DockerSpawner = object  # whichever class this is mixed into
 
-
-class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # dockerspawner is not typed
+class PrebuiltMixin(ContainerMixin):
     """Goes before DockerSpawner, or a class made from it, and gives its containers prepared images.
 
     In the order of a start:
@@ -52,28 +45,23 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
     4. `start`: the way is cleared for the container, which DockerSpawner then creates or starts again.
     """
 
-    # DockerSpawner's.
-    object_id: str
-    extra_create_kwargs: Any
-    extra_host_config: Any
-
     _choice: Choice | None = None
     _environment: Environment | None = None
     # The image of the `start` that is under way.
     _starting: str | None = None
     # What JupyterHub had stored before it stored this request's options, in a tuple; () where that is not known.
     _stored_before: tuple[Any, ...] = ()
+    # The options of the start that is under way or was last, as they were given; None where they were not read.
+    _given: Any = None
     # The request whose link was refused.
     _refused_link: Any = None
 
-    # Folders that the log has spoken of already.
-    _partial_homes: ClassVar[set[tuple[str, ...]]] = set()
+    _failed_attempts: ClassVar[FailedAttempts] = FailedAttempts()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._progress = ProgressBuffer()
         self._overrides = TraitOverrides(self)
         super().__init__(*args, **kwargs)
-        self._hub_wide = HubWideSettings(self)
 
     # -- options -----------------------------------------------------------------------------------------------------
 
@@ -104,7 +92,7 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
     async def apply_group_overrides(self) -> None:
         """The first step of a start: traits are again what the configuration says."""
         self._overrides.undo()
-        self._choice = self._environment = None
+        self._choice = self._environment = self._given = None
         if self._progress.closed:
             self._progress = ProgressBuffer()
         self._progress.attach()
@@ -117,10 +105,10 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
             tornado.web.HTTPError: They are refused; what JupyterHub had stored before is stored again.
         """
         with self._for_users("reading the options"), self._putting_back():
-            if self.handler is not None and self.handler is self._refused_link:
+            if self.answers_link():
                 # Where the administrator has switched the form off, JupyterHub starts the stored options now.
                 raise PolicyRefusal("A link cannot start a server with options. Start it from your home page.")
-            given = self._given_options()
+            self._given = given = self._given_options()
             options = parse_user_options(given)
             stored = without_refresh(given)
             if stored != self.user_options:
@@ -140,13 +128,13 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
 
     async def profiles(self) -> tuple[Profile, ...]:
         """What `profile_list` offers this user; the default is among them."""
-        return read_profiles(await maybe_future(_called(self.profile_list, self)))
+        return read_profiles(await maybe_future(called(self.profile_list, self)))
 
     async def policy(self, profile: Profile | None) -> Policy:
         """What this user may add to the profile, or ask for where there is none."""
         allow = profile.allow_extra_packages if profile else None
         if allow is None:
-            allow = bool(await maybe_future(_called(self.allow_custom_packages, self)))
+            allow = bool(await maybe_future(called(self.allow_custom_packages, self)))
         return Policy(
             allow_custom_packages=allow,
             allowed_packages=tuple(self.allowed_packages),
@@ -186,6 +174,25 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
             session = object_session(self.orm_spawner)
             if session is not None:
                 session.commit()
+
+    # -- for the form ------------------------------------------------------------------------------------------------
+
+    def configured_image(self) -> str:
+        """The base image that applies where nobody chooses another, whatever a start has set."""
+        return str(self._overrides.original("image"))
+
+    def stored_options(self) -> Mapping[str, Any]:
+        """What the last start that was not refused asked for."""
+        stored = self.user_options or (self.orm_spawner.user_options if self.orm_spawner is not None else None)
+        return stored if isinstance(stored, Mapping) else {}
+
+    def last_failure(self) -> Attempt | None:
+        """The last start, if it failed."""
+        return self._failed_attempts.last(self.user, self.name)
+
+    def answers_link(self) -> bool:
+        """Whether the request at hand is a link that JupyterHub took for a start."""
+        return self.handler is not None and self.handler is self._refused_link
 
     # -- the environment ---------------------------------------------------------------------------------------------
 
@@ -261,142 +268,28 @@ class PrebuiltMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # do
                     create_kwargs = await self._create_kwargs(choice)
                     host_config = await self._host_config(environment)
                     with self._container_settings(create_kwargs, host_config):
-                        return await super().start()
+                        address = await super().start()
             finally:
                 self._starting = None
+        self._failed_attempts.forget(self.user, self.name)
+        return address
 
     async def check_allowed(self, image: str) -> str:
         """DockerSpawner applies `user_options["image"]` again as it starts: it was chosen before, as the base."""
         return self._starting or await super().check_allowed(image)
 
-    async def pull_image(self, image: str) -> None:
-        """Images of ours are made here and never pulled: whoever took the name in a registry could put anything in."""
-        if not is_in_repository(image, self._hub_wide.repository):
-            await super().pull_image(image)
-            return
-        try:
-            await self.docker("inspect_image", image)
-        except NotFound as error:
-            raise EngineFailure(
-                "The image of your environment has just been removed. Start your server again.", detail=image
-            ) from error
-
-    async def get_object(self) -> Any:
-        """The container, unless it is somebody else's that has its name: that one is neither polled nor stopped."""
-        recorded = self.object_id
-        found = await super().get_object()
-        # One without our label that this hub recorded is from before this spawner was installed.
-        if found is None or self._is_ours(found) or found[self.object_id_key] == recorded:
-            return found
-        self.object_id = ""
-        return None
-
-    def get_env(self) -> dict[str, Any]:
-        """DockerSpawner's and the administrator's, on top of ours."""
-        env: dict[str, Any] = super().get_env()
-        return {**container.IMMUTABLE_ENVIRONMENT, **env} if self._hub_wide.immutable else env
-
-    async def remove_object(self) -> None:
-        """Remove the container if it is ours, and none of its volumes: DockerSpawner removes the nameless ones."""
-        found = await super().get_object()
-        if found is None:
-            return
-        if not self._is_ours(found):
-            self.log.warning("Not removing the container %s, which this spawner did not make", self.object_name)
-        elif not await remove_container(self.docker, self.object_id):
-            self.log.warning("The engine is still removing the container %s", self.object_name)
-
-    async def run_post_stop_hook(self) -> None:
-        """The administrator's hook, then, with `remove`, the container's removal if the server ended by itself."""
-        try:
-            await maybe_future(super().run_post_stop_hook())
-        finally:
-            if self.remove and await self.get_object() is not None:
-                await self.remove_object()
-
-    async def rename(self, old_name: str, new_name: str) -> None:
-        """Refused: the home's volume and the container belong to the server's name."""
-        raise web.HTTPError(400, "Servers cannot be renamed here, because their files belong to the name.")
-
-    def _is_ours(self, found: Mapping[str, Any]) -> bool:
-        return container.labels_of(found).get(container.CONTAINER_LABEL) == f"{self.user.name}/{self.name}"
-
-    async def _clear_the_way(self, image: str, slug: str) -> None:
-        """Remove a container of ours that was made from another image or for another profile.
-
-        Raises:
-            SurroundingsError: The container that has our name is not ours.
-        """
-        found = await super().get_object()
-        if found is None:
-            return
-        if not self._is_ours(found):
-            self.object_id = ""
-            raise SurroundingsError(
-                f"A container with the name {self.object_name} is there already, and it was not made for your server. "
-                "Tell your administrator."
-            )
-        same_profile = container.labels_of(found).get(container.PROFILE_LABEL) == slug
-        if found["Config"]["Image"] == image and same_profile and not self.remove:
-            return
-        self.log.info("Removing the container %s, to make it anew", self.object_name)
-        if found["State"]["Running"]:
-            await self.stop_object()
-        if not await remove_container(self.docker, self.object_id):
-            raise EngineFailure("Your former container is still being removed. Try again in a few minutes.")
-        self.object_id = ""
-
-    async def _create_kwargs(self, choice: Choice) -> dict[str, Any]:
-        given = dict(await maybe_future(_called(self.extra_create_kwargs, self)))
-        given["labels"] = container.container_labels(given.get("labels"), profile=choice.slug)
-        return given
-
-    async def _host_config(self, environment: Environment) -> dict[str, Any]:
-        given = await maybe_future(_called(self.extra_host_config, self))
-        mounted = container.mounted_by_others(
-            self._render_templates(given), volume_binds=self.volume_binds, mount_binds=self.mount_binds
-        )
-        folder = environment.probe.home
-        volumes = home.home_volumes(
-            name=home.home_volume(self.user.name, self.name),
-            home=folder,
-            declared=environment.base.config.get("Volumes") or {},
-            mounted=mounted,
-        )
-        if volumes:
-            self._warn_of_partial_home(folder, home.parts_of(mounted, folder))
-        return container.host_config(given, mounted=mounted, immutable=self._hub_wide.immutable, volumes=volumes)
-
-    def _warn_of_partial_home(self, folder: str, parts: tuple[str, ...]) -> None:
-        if parts and (folder, *parts) not in self._partial_homes:
-            self._partial_homes.add((folder, *parts))
-            self.log.warning(
-                "The configured mounts hold only a part of the home %s: %s. The rest of it is kept in a volume of its "
-                "own for each server, %s for this one; back that up too, or mount the whole home.",
-                folder,
-                ", ".join(parts),
-                home.home_volume(self.user.name, self.name),
-            )
-
     @contextmanager
-    def _container_settings(self, create_kwargs: dict[str, Any], host_config: dict[str, Any]) -> Iterator[None]:
-        """DockerSpawner reads these two while it creates the container."""
-        before = self.extra_create_kwargs, self.extra_host_config
-        self.extra_create_kwargs, self.extra_host_config = create_kwargs, host_config
-        try:
-            yield
-        finally:
-            self.extra_create_kwargs, self.extra_host_config = before
-
-    def _for_users(self, doing: str) -> AbstractContextManager[None]:
+    def _for_users(self, doing: str) -> Iterator[None]:
         # The application's settings, which are not those that users have.
         settings = {} if self.handler is None else self.handler.settings
-        return errors_for_users(self.log, f"{doing} of {self._log_name}", settings=settings)
+        with errors_for_users(self.log, f"{doing} of {self._log_name}", settings=settings):
+            try:
+                yield
+            except PrebuiltError as error:
+                if isinstance(self._given, Mapping):
+                    self._failed_attempts.note(self.user, self.name, self._given, error)
+                raise
 
 
 async def _apply_user_options(spawner: PrebuiltMixin, user_options: Mapping[str, Any]) -> None:
     await spawner.choose()
-
-
-def _called(value: Any, spawner: PrebuiltMixin) -> Any:
-    return value(spawner) if callable(value) else value

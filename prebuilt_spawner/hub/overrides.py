@@ -41,6 +41,10 @@ class TraitOverrides:
             self._before.setdefault(name, current)
             setattr(self._target, name, merged(current, value(self._target) if callable(value) else value))
 
+    def original(self, name: str) -> Any:
+        """A trait's value without what was applied."""
+        return self._before[name] if name in self._before else getattr(self._target, name)
+
     def undo(self) -> None:
         """Every changed trait has its former value again."""
         before, self._before = self._before, {}

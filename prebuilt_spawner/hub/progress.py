@@ -65,6 +65,7 @@ class ProgressBuffer:
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._output = OutputLines(_LINE_CHARACTERS)
         self._bar = Bar()
+        self._summary = ""
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waking = False
@@ -81,6 +82,8 @@ class ProgressBuffer:
         """Take an event, from any thread."""
         with self._lock:
             self._bar.take(event, self._clock())
+            if event.summary:
+                self._summary = plain(event.summary[:_MESSAGE_CHARACTERS])
             if event.output:
                 self._print(event.output)
             if event.message:
@@ -124,12 +127,12 @@ class ProgressBuffer:
             if not news:
                 news = [(step, event) for step, _, event in self._steps[-1:]] or [(0, _BEFORE_THE_FIRST)]
             lines = (*self._tail, self._output.partial) if self._output.partial else tuple(self._tail)
-            seen, ticking = self._changes, self._bar.moves_by_itself
+            seen, ticking, summary = self._changes, self._bar.moves_by_itself, self._summary
         shown: list[ProgressEvent] = []
         for number, (step, event) in enumerate(news, 1):
             last = number == len(news)
             message = _sentence(event, remaining if last and not self.closed else 0)
-            html_message = _html(step, message, lines[-TAIL_LINES:] if last else ())
+            html_message = _html(step, message, lines[-TAIL_LINES:] if last else (), summary if last else "")
             shown.append({"progress": percent, "message": message, "html_message": html_message})
         return shown, seen, ticking
 
@@ -195,9 +198,9 @@ def _spoken(remaining_seconds: float) -> str:
 
 
 @lru_cache(maxsize=256)
-def _html(step: int, message: str, lines: tuple[str, ...]) -> str:
+def _html(step: int, message: str, lines: tuple[str, ...], summary: str) -> str:
     """One rendering for all who watch the same."""
-    return _templates.get_template("progress.html").render(step=step, message=message, lines=lines)
+    return _templates.get_template("progress.html").render(step=step, message=message, lines=lines, summary=summary)
 
 
 def _with_script(event: ProgressEvent) -> ProgressEvent:

@@ -335,8 +335,8 @@ class Browser:
         self._hub = hub
         self.session = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
 
-    async def get(self, path: str) -> Answer:
-        async with self.session.get(self._hub.pages + path) as answer:
+    async def get(self, path: str, *, follow: bool = True) -> Answer:
+        async with self.session.get(self._hub.pages + path, allow_redirects=follow) as answer:
             return Answer(answer.status, await answer.text(), None, str(answer.url))
 
     async def post(self, path: str, fields: Mapping[str, str]) -> Answer:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from prebuilt_spawner.hub.form import entries_from_options, entries_from_query, options_from_form
+from prebuilt_spawner.hub.entries import entries_from_options, entries_from_query
+from prebuilt_spawner.hub.form import options_from_form
 
 from .doubles import Hub, field_value, input_values
 
@@ -40,14 +41,40 @@ async def test_an_empty_form_starts_the_default(hub: Hub) -> None:
     assert hub.stored("ada") == {}
 
 
-async def test_there_is_a_form_even_where_nothing_can_be_chosen(hub: Hub) -> None:
-    """JupyterHub answers a link by starting the stored options where there is none."""
+@pytest.mark.parametrize("profiles", [[], PROFILES[:1]])
+async def test_there_is_no_form_where_nothing_can_be_chosen(hub: Hub, profiles: list) -> None:
+    """Whoever asks for the form gets the server at once."""
+    hub.configure(allow_custom_packages=False, profile_list=profiles)
+    browser = await hub.log_in("ada")
+    page = await browser.get("/spawn", follow=False)
+    assert page.status == 302
+    (request,) = hub.manager.requests
+    assert request.requirements == ()
+
+
+async def test_a_link_starts_nothing_where_nothing_can_be_chosen(hub: Hub) -> None:
+    hub.configure(allow_custom_packages=False)
+    browser = await hub.log_in("ada")
+    page = await browser.get("/spawn?opt-packages=six")
+    assert page.status == 200
+    assert "nothing to choose" in page.text
+    assert 'id="prebuilt-packages"' not in page.text
+    assert hub.manager.requests == []
+
+
+async def test_options_of_former_times_can_be_got_rid_of(hub: Hub) -> None:
+    """Where nothing can be chosen any more, stored packages would be refused at each start."""
+    await hub.start("ada", {"packages": ["six"]})
+    await hub.stop("ada")
+    hub.manager.requests.clear()
     hub.configure(allow_custom_packages=False)
     browser = await hub.log_in("ada")
     page = await browser.get("/spawn")
     assert "nothing to choose" in page.text
-    assert 'name="packages"' not in page.text
-    assert hub.manager.requests == []
+    assert (await browser.post("/spawn", {})).status == 302
+    (request,) = hub.manager.requests
+    assert request.requirements == ()
+    assert hub.stored("ada") == {}
 
 
 @pytest.mark.parametrize("prefix", ["", "opt-"])
@@ -59,6 +86,7 @@ async def test_a_link_fills_in_the_form_and_starts_nothing(hub: Hub, prefix: str
     assert field_value(page.text, "packages") == "six>1\nevil</textarea>"
     assert "evil</textarea>" not in page.text
     assert "Look at it" in page.text
+    assert "spawn-error-msg" not in page.text
     assert hub.manager.requests == []
     assert hub.docker.containers == {}
     answer = await browser.post("/spawn", {"packages": "six"})
@@ -99,7 +127,10 @@ async def test_a_refused_form_keeps_its_text_for_named_servers_too(hub: Hub) -> 
     assert answer.status == 400
     assert field_value(answer.text, "packages") == "../x"
     again = await browser.get("/spawn/ada/lab")
-    assert field_value(again.text, "packages") == ""
+    assert field_value(again.text, "packages") == "../x"
+    assert "is a file or a folder" in again.text
+    other = await browser.get("/spawn/ada")
+    assert field_value(other.text, "packages") == ""
 
 
 async def test_what_one_user_entered_is_not_shown_to_another(hub: Hub) -> None:

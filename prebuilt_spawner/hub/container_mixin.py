@@ -1,0 +1,165 @@
+"""How our containers are made, found and removed, on top of DockerSpawner's way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from docker.errors import NotFound
+from jupyterhub.utils import maybe_future
+from tornado import web
+
+from ..build.provider import Environment
+from ..environment.reference import is_in_repository
+from ..errors import EngineFailure, SurroundingsError
+from . import container, home
+from .choice import Choice
+from .config import PrebuiltConfig
+from .hub_wide import HubWideSettings
+from .removal import remove_container
+
+if TYPE_CHECKING:
+    from dockerspawner import DockerSpawner as _DockerSpawner
+else:
+    _DockerSpawner = object  # whichever class this is mixed into
+
+
+class ContainerMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # dockerspawner is not typed
+    """The part of the spawner that deals with containers: only ours are touched, and nobody's data is removed."""
+
+    # DockerSpawner's.
+    object_id: str
+    extra_create_kwargs: Any
+    extra_host_config: Any
+
+    # Folders that the log has spoken of already.
+    _partial_homes: ClassVar[set[tuple[str, ...]]] = set()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._hub_wide = HubWideSettings(self)
+
+    async def pull_image(self, image: str) -> None:
+        """Images of ours are made here and never pulled: whoever took the name in a registry could put anything in."""
+        if not is_in_repository(image, self._hub_wide.repository):
+            await super().pull_image(image)
+            return
+        try:
+            await self.docker("inspect_image", image)
+        except NotFound as error:
+            raise EngineFailure(
+                "The image of your environment has just been removed. Start your server again.", detail=image
+            ) from error
+
+    async def get_object(self) -> Any:
+        """The container, unless it is somebody else's that has its name: that one is neither polled nor stopped."""
+        recorded = self.object_id
+        found = await super().get_object()
+        # One without our label that this hub recorded is from before this spawner was installed.
+        if found is None or self._is_ours(found) or found[self.object_id_key] == recorded:
+            return found
+        self.object_id = ""
+        return None
+
+    def get_env(self) -> dict[str, Any]:
+        """DockerSpawner's and the administrator's, on top of ours."""
+        env: dict[str, Any] = super().get_env()
+        return {**container.IMMUTABLE_ENVIRONMENT, **env} if self._hub_wide.immutable else env
+
+    async def remove_object(self) -> None:
+        """Remove the container if it is ours, and none of its volumes: DockerSpawner removes the nameless ones."""
+        found = await super().get_object()
+        if found is None:
+            return
+        if not self._is_ours(found):
+            self.log.warning("Not removing the container %s, which this spawner did not make", self.object_name)
+        elif not await remove_container(self.docker, self.object_id):
+            self.log.warning("The engine is still removing the container %s", self.object_name)
+
+    async def run_post_stop_hook(self) -> None:
+        """The administrator's hook, then, with `remove`, the container's removal if the server ended by itself."""
+        try:
+            await maybe_future(super().run_post_stop_hook())
+        finally:
+            if self.remove and await self.get_object() is not None:
+                await self.remove_object()
+
+    async def rename(self, old_name: str, new_name: str) -> None:
+        """Refused: the home's volume and the container belong to the server's name."""
+        raise web.HTTPError(400, "Servers cannot be renamed here, because their files belong to the name.")
+
+    def _is_ours(self, found: Mapping[str, Any]) -> bool:
+        return container.labels_of(found).get(container.CONTAINER_LABEL) == f"{self.user.name}/{self.name}"
+
+    async def _clear_the_way(self, image: str, slug: str) -> None:
+        """Remove a container of ours that was made from another image or for another profile.
+
+        Raises:
+            SurroundingsError: The container that has our name is not ours.
+        """
+        found = await super().get_object()
+        if found is None:
+            return
+        if not self._is_ours(found):
+            self.object_id = ""
+            raise SurroundingsError(
+                f"A container with the name {self.object_name} is there already, and it was not made for your server. "
+                "Tell your administrator."
+            )
+        same_profile = container.labels_of(found).get(container.PROFILE_LABEL) == slug
+        if found["Config"]["Image"] == image and same_profile and not self.remove:
+            return
+        self.log.info("Removing the container %s, to make it anew", self.object_name)
+        if found["State"]["Running"]:
+            await self.stop_object()
+        if not await remove_container(self.docker, self.object_id):
+            raise EngineFailure("Your former container is still being removed. Try again in a few minutes.")
+        self.object_id = ""
+
+    async def _create_kwargs(self, choice: Choice) -> dict[str, Any]:
+        given = dict(await maybe_future(called(self.extra_create_kwargs, self)))
+        given["labels"] = container.container_labels(given.get("labels"), profile=choice.slug)
+        return given
+
+    async def _host_config(self, environment: Environment) -> dict[str, Any]:
+        given = await maybe_future(called(self.extra_host_config, self))
+        mounted = container.mounted_by_others(
+            self._render_templates(given), volume_binds=self.volume_binds, mount_binds=self.mount_binds
+        )
+        folder = environment.probe.home
+        volumes = home.home_volumes(
+            name=home.home_volume(self.user.name, self.name),
+            home=folder,
+            declared=environment.base.config.get("Volumes") or {},
+            mounted=mounted,
+        )
+        if volumes:
+            self._warn_of_partial_home(folder, home.parts_of(mounted, folder))
+        return container.host_config(given, mounted=mounted, immutable=self._hub_wide.immutable, volumes=volumes)
+
+    def _warn_of_partial_home(self, folder: str, parts: tuple[str, ...]) -> None:
+        if parts and (folder, *parts) not in self._partial_homes:
+            self._partial_homes.add((folder, *parts))
+            self.log.warning(
+                "The configured mounts hold only a part of the home %s: %s. The rest of it is kept in a volume of its "
+                "own for each server, %s for this one; back that up too, or mount the whole home.",
+                folder,
+                ", ".join(parts),
+                home.home_volume(self.user.name, self.name),
+            )
+
+    @contextmanager
+    def _container_settings(self, create_kwargs: dict[str, Any], host_config: dict[str, Any]) -> Iterator[None]:
+        """DockerSpawner reads these two while it creates the container."""
+        before = self.extra_create_kwargs, self.extra_host_config
+        self.extra_create_kwargs, self.extra_host_config = create_kwargs, host_config
+        try:
+            yield
+        finally:
+            self.extra_create_kwargs, self.extra_host_config = before
+
+
+def called(value: Any, spawner: ContainerMixin) -> Any:
+    """The value of a setting that may be a callable of the spawner."""
+    return value(spawner) if callable(value) else value

@@ -1,0 +1,300 @@
+"""What the form offers a user: profiles and lists of lately, each with what starting it would do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from ..build.preview import Preview, Readiness, in_words
+from ..build.provider import EnvironmentRequest
+from ..environment.options import parse_user_options
+from ..environment.policy import Policy, check_request
+from ..environment.profiles import Profile, choose_profile
+from ..environment.quoting import quoted
+from ..errors import MalformedRequest, PrebuiltError, RequestError
+from .choice import Choice, make_choice
+from .entries import Entries, entries_from_options
+
+if TYPE_CHECKING:
+    from .mixin import PrebuiltMixin
+
+SHOWN_PACKAGES = 6
+"""How many packages of a profile the form names before it says how many more there are."""
+
+_SHOWN_RECENT_PACKAGES = 4
+_RECENT = 5
+
+_PREVIEW_SECONDS = 3
+"""How long the form waits to learn what is ready; it is shown without that where an engine does not answer."""
+
+_UNKNOWN = Preview(readiness=Readiness.UNBUILT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileOffer:
+    """A profile as the form shows it.
+
+    Attributes:
+        packages: Requirements, or what its lock installs; the first few.
+        more_packages: How many there are besides.
+        base: A name for people; "" where it is the same for all that is offered.
+        extras: Whether packages can be added to it.
+        preview: What a start of it alone would do.
+    """
+
+    profile: Profile
+    packages: tuple[str, ...]
+    more_packages: int
+    base: str
+    extras: bool
+    preview: Preview
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecentOffer:
+    """What the user started lately.
+
+    Attributes:
+        entries: What fills in the form.
+        title: What is in it, short.
+        query: The query of a link that fills in the form.
+        preview: What a start of it would do.
+    """
+
+    entries: Entries
+    title: str
+    query: str
+    preview: Preview
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offers:
+    """Everything that one user can choose, and what the entries at hand would do.
+
+    Attributes:
+        images: Keys of `allowed_images`, where there are several.
+        default_image: The key of the base that is taken where none is chosen; "" where a profile decides, or none has
+            that base.
+        any_image: `allowed_images` is "*".
+        may_refresh: Whether newer versions can be asked for: of one's own packages, or by administrators.
+        outlook: What pressing Start would do with the entries as they are, in a sentence; "" where nobody knows.
+    """
+
+    profiles: tuple[ProfileOffer, ...]
+    recent: tuple[RecentOffer, ...]
+    images: tuple[str, ...]
+    default_image: str
+    any_image: bool
+    may_add_packages: bool
+    may_refresh: bool
+    outlook: str
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether there is anything to choose."""
+        return bool(self.may_add_packages or len(self.profiles) > 1 or self.any_image or len(self.images) > 1)
+
+
+class Chooser:
+    """Reads options as a start would, without starting anything.
+
+    Args:
+        policies: By profile slug; "" for none.
+        image: The configured base image.
+        allowed_images: As DockerSpawner reads it: base images by key, "*", or None for the configured one only.
+    """
+
+    def __init__(
+        self,
+        *,
+        user: str,
+        is_admin: bool,
+        profiles: Sequence[Profile],
+        policies: Mapping[str, Policy],
+        image: str,
+        allowed_images: Mapping[str, str] | str | None,
+    ) -> None:
+        self._user = user
+        self.is_admin = is_admin
+        self.profiles = tuple(profiles)
+        self.policies = policies
+        self._image = image
+        self.any_image = allowed_images == "*"
+        self.images: Mapping[str, str] = dict(allowed_images) if isinstance(allowed_images, Mapping) else {}
+
+    def choice(self, options: Mapping[str, Any]) -> Choice:
+        """What a start with these options would stand for.
+
+        Raises:
+            RequestError: It would be refused.
+        """
+        read = parse_user_options(options)
+        profile = choose_profile(self.profiles, read.profile)
+        check_request(self.policies[profile.slug if profile else ""], read.packages, user_name=self._user)
+        if read.image is not None and not self.any_image and read.image not in self.images:
+            raise MalformedRequest(f"{quoted(read.image)} is no image that can be chosen here. Choose another.")
+        return make_choice(options, read, profile)
+
+    def base(self, choice: Choice) -> str:
+        """The base image of a choice."""
+        key = choice.options.image
+        if key is not None:
+            return self.images.get(key, key)
+        profile = choice.profile
+        override = profile.spawner_override.get("image") if profile else None
+        return (profile.image if profile else None) or (override if isinstance(override, str) else "") or self._image
+
+    def request(self, choice: Choice) -> EnvironmentRequest:
+        """The question to the build manager. Reads the profile's lock file.
+
+        Raises:
+            StorageFailure: The file cannot be read.
+        """
+        return choice.request(user=self._user, base=self.base(choice), is_admin=self.is_admin)
+
+    def default_image(self) -> str:
+        """The key of the configured image; "" where it has none."""
+        return next((key for key, reference in self.images.items() if reference == self._image), "")
+
+    def base_name(self, image: str) -> str:
+        """What people call a base image: its key in `allowed_images`, else the last part of its reference."""
+        for key, reference in self.images.items():
+            if reference == image:
+                return key
+        return image.rpartition("/")[2].partition("@")[0]
+
+
+async def chooser_for(spawner: PrebuiltMixin) -> Chooser:
+    """What this user can choose from."""
+    profiles = await spawner.profiles()
+    policies = {profile.slug if profile else "": await spawner.policy(profile) for profile in profiles or (None,)}
+    return Chooser(
+        user=spawner.user.name,
+        is_admin=bool(spawner.user.admin),
+        profiles=sorted(profiles, key=lambda profile: not profile.default),
+        policies=policies,
+        image=spawner.configured_image(),
+        allowed_images=spawner._get_allowed_images() or None,
+    )
+
+
+async def offers_for(spawner: PrebuiltMixin, chooser: Chooser, entries: Entries) -> Offers:
+    """Everything that the form shows. Nothing is resolved, built or pulled for it."""
+    recent = await _recent_choices(spawner, chooser)
+    plain = [chooser.choice({"profile": profile.slug}) for profile in chooser.profiles]
+    now, refused = _choice_of(chooser, entries)
+    previews = await _previews(spawner, chooser, [*plain, *recent, *([now] if now else [])])
+    may_add = any(policy.allow_custom_packages for policy in chooser.policies.values())
+    several_bases = len({chooser.base(choice) for choice in plain}) > 1
+    return Offers(
+        profiles=tuple(
+            _profile_offer(
+                choice.profile,
+                preview,
+                base=chooser.base_name(chooser.base(choice)) if several_bases else "",
+                extras=chooser.policies[choice.profile.slug].allow_custom_packages,
+            )
+            for choice, preview in zip(plain, previews, strict=False)
+            if choice.profile is not None
+        ),
+        recent=tuple(
+            _recent_offer(chooser, choice, preview)
+            for choice, preview in zip(recent, previews[len(plain) :], strict=False)
+        ),
+        images=tuple(chooser.images),
+        default_image="" if plain else chooser.default_image(),
+        any_image=chooser.any_image,
+        may_add_packages=may_add,
+        may_refresh=may_add or (chooser.is_admin and bool(plain)),
+        outlook=refused or in_words(previews[-1]),
+    )
+
+
+def _choice_of(chooser: Chooser, entries: Entries) -> tuple[Choice | None, str]:
+    """What the entries stand for; None, and why, where they would be refused."""
+    options = {"profile": entries.profile, "packages": entries.packages, "image": entries.image}
+    try:
+        return chooser.choice(options), ""
+    except RequestError as error:
+        return None, f"Cannot work: {error.message}"
+
+
+async def _recent_choices(spawner: PrebuiltMixin, chooser: Chooser) -> list[Choice]:
+    """What the user started lately, without what could not be started now."""
+    try:
+        manager = await spawner.manager()
+        found = await manager.recent(user=spawner.user.name, since=_created(spawner), limit=_RECENT)
+    except PrebuiltError as error:
+        spawner.log.warning("The form shows nothing of lately: %s %s", error.message, error.detail)
+        return []
+    choices = []
+    for options in found:
+        try:
+            choices.append(chooser.choice(options))
+        except RequestError:
+            continue  # a profile that has gone, a package that is not allowed any more
+    return choices
+
+
+def _created(spawner: PrebuiltMixin) -> datetime | None:
+    """When JupyterHub made the user: names are given again, and their lists are nobody else's."""
+    created: datetime | None = spawner.user.orm_user.created
+    return created.replace(tzinfo=timezone.utc) if created is not None and created.tzinfo is None else created
+
+
+async def _previews(spawner: PrebuiltMixin, chooser: Chooser, choices: Sequence[Choice]) -> Sequence[Preview]:
+    """In the order of the choices; what cannot be looked up, as of something that nobody knows."""
+    requests = await asyncio.to_thread(lambda: [_request(chooser, choice) for choice in choices])
+    try:
+        manager = await spawner.manager()
+        known = manager.preview([request for request in requests if request is not None])
+        found = iter(await asyncio.wait_for(known, _PREVIEW_SECONDS))
+    except (PrebuiltError, asyncio.TimeoutError) as error:
+        spawner.log.warning("The form does not say what is ready: %r %s", error, getattr(error, "detail", ""))
+        return [_UNKNOWN] * len(choices)
+    return [_UNKNOWN if request is None else next(found) for request in requests]
+
+
+def _request(chooser: Chooser, choice: Choice) -> EnvironmentRequest | None:
+    try:
+        return chooser.request(choice)
+    except PrebuiltError:
+        return None  # whoever starts it is told why
+
+
+def _profile_offer(profile: Profile, preview: Preview, *, base: str, extras: bool) -> ProfileOffer:
+    packages = profile.requirements or preview.packages or ()
+    return ProfileOffer(
+        profile=profile,
+        packages=packages[:SHOWN_PACKAGES],
+        more_packages=max(0, len(packages) - SHOWN_PACKAGES),
+        base=base,
+        extras=extras,
+        preview=preview,
+    )
+
+
+def _recent_offer(chooser: Chooser, choice: Choice, preview: Preview) -> RecentOffer:
+    entries = entries_from_options({**choice.stored, "packages": choice.options.packages})
+    query = {f"opt-{name}": getattr(entries, name) for name in ("profile", "packages", "image")}
+    return RecentOffer(
+        entries=entries,
+        title=_title(chooser, choice),
+        query=urlencode({name: value for name, value in query.items() if value}),
+        preview=preview,
+    )
+
+
+def _title(chooser: Chooser, choice: Choice) -> str:
+    """What was chosen, as `Maths with six, attrs and 3 more on R notebook`."""
+    packages = choice.options.packages
+    listed = ", ".join(packages[:_SHOWN_RECENT_PACKAGES])
+    if len(packages) > _SHOWN_RECENT_PACKAGES:
+        listed += f" and {len(packages) - _SHOWN_RECENT_PACKAGES} more"
+    parts = [choice.profile.display_name if choice.profile else "", listed]
+    title = " with ".join(part for part in parts if part) or "No packages of your own"
+    return f"{title} on {choice.options.image}" if choice.options.image else title
