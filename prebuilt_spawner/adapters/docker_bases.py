@@ -127,7 +127,8 @@ def _found(client: docker.APIClient, reference: str) -> BaseImage | None:
     if DIGEST_LABEL in labels_of(found):
         # Whatever name it goes by: its ID is no name in our repository.
         raise MalformedRequest(
-            f"The image {reference} is a prepared environment, which cannot be a base image. Choose another image."
+            f"The image {reference} is a prepared environment, which cannot be a base image. Choose another image.",
+            about="image",
         )
     return base_of(found, reference)
 

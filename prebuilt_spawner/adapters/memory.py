@@ -115,7 +115,8 @@ class MemoryEngine:
         await self._pass("resolve_base")
         if self._names.get(reference):
             raise MalformedRequest(
-                f"The image {reference} is a prepared environment, which cannot be a base image. Choose another image."
+                f"The image {reference} is a prepared environment, which cannot be a base image. Choose another image.",
+                about="image",
             )
         if reference not in self.bases:
             raise BaseImageUnavailable(f"The base image {reference} is not there and cannot be pulled. {TELL}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from .names import meant_by
 from .quoting import named_character, quoted
 
 MAX_REQUIREMENT_CHARACTERS = 500
@@ -46,18 +47,14 @@ _OTHER_INSTALLER = (
     r"[ \t]+(?:-[^ \t]+[ \t]+)*(?:install|add|create|update|upgrade|env|remove)" + WORD_END
 )
 _OTHER_COMMAND = (
-    r"^(?:[!%]|(?:cd|source|export|sudo|mkdir)[ \t]|python[0-9.]*[ \t]+(?:-|[^ \t]+\.py" + WORD_END + r")"
-    r"|pip[0-9.]*[ \t]+(?:uninstall|freeze|list|show|download)"
-    + WORD_END
-    + r"|git[ \t]+(?:clone|pull)"
-    + WORD_END
-    + r""
-    r"|uv[ \t]+(?:pip|sync|run|lock|tool|init|remove)"
-    + WORD_END
-    + r"|(?:poetry|pipenv|pdm|rye|hatch)[ \t]+(?:add|install|remove)"
+    r"^(?:[!%]|(?:cd|source|export|sudo|mkdir)[ \t]|python[0-9.]*[ \t]+-|(?:python[0-9.]*[ \t]+[^ \t]+\.py"
+    r"|pip[0-9.]*[ \t]+(?:uninstall|freeze|list|show|download)|git[ \t]+(?:clone|pull)"
+    r"|uv[ \t]+(?:pip|sync|run|lock|tool|init|remove)|(?:poetry|pipenv|pdm|rye|hatch)[ \t]+(?:add|install|remove))"
     + WORD_END
     + r")"
 )
+INSTALL_WITHIN = r"[ \t](?:pip[0-9.]*|conda|mamba)[ \t]+install" + WORD_END
+"""A command with words before it: a sentence, or two lines that became one."""
 _PROGRAM = r"^(?:import[ \t]+|from[ \t]+(?=[A-Za-z0-9_.]+[ \t]+import" + WORD_END + r"))([A-Za-z_][A-Za-z0-9_]{0,60})"
 _FILE_NAME = r"\.(?:whl|egg|zip|tgz|tar|tar\.[a-z0-9]+|txt|toml|ya?ml)" + END
 _REQUIREMENT = (
@@ -76,7 +73,8 @@ class Mistake:
     Attributes:
         pattern: Searched for in the entry.
         message: For users. `{quoted}` stands for the entry, `{count}` for how many characters it has, `{character}` for
-            what the pattern matched, with its code point, `{package}` for the pattern's first group, quoted.
+            the first that the pattern matched, with its code point, `{package}` for the package that is meant by the
+            name in the pattern's first group, quoted.
         of: Where it is searched for: in the whole entry, or in the `wish`, the part before ';'.
         flags: `RegExp`'s: "u", or "i" where the case of (ASCII) letters does not count.
         absent: The mistake is that the pattern is not found.
@@ -144,6 +142,13 @@ MISTAKES: tuple[Mistake, ...] = (
     Mistake(pattern=_OTHER_COMMAND, message=_IS_COMMAND, whole_line=True),
     Mistake(pattern=r"&&", of="wish", message=_IS_COMMAND, whole_line=True),
     Mistake(
+        pattern=INSTALL_WITHIN,
+        of="wish",
+        flags="i",
+        message="{quoted} holds a command. Write only the packages, one on each line.",
+        whole_line=True,
+    ),
+    Mistake(
         pattern=_PROGRAM,
         message="{quoted} is a line of a program. Write only the package that it needs, as {package}.",
         whole_line=True,
@@ -165,6 +170,11 @@ MISTAKES: tuple[Mistake, ...] = (
     Mistake(
         pattern=rf"^{NAME}[ \t]*(?:{_EXTRAS})?[ \t]*=(?![=>])",
         message="{quoted} has a single '='. Write two for one version, as in 'name==1.0'.",
+    ),
+    # Every condition compares something, with a sign or the word 'in'.
+    Mistake(
+        pattern=r"^[^;]*;(?![\s\S]*(?:[<>=]|in))",
+        message="{quoted} has a ';', which only a condition follows. Write one package on each line.",
     ),
     Mistake(pattern=_REQUIREMENT, absent=True, message=NOT_A_REQUIREMENT),
 )
@@ -198,7 +208,7 @@ def applied(mistake: Mistake, entry: str) -> str:
     values = {"quoted": quoted(entry), "count": f"{len(entry):,}"}
     if match is not None:
         values["character"] = named_character(match[0][0]) if match[0] else ""
-        values["package"] = quoted(match[1]) if match.re.groups else ""
+        values["package"] = quoted(meant_by(match[1]) or match[1]) if match.re.groups else ""
     return filled(mistake.message, values)
 
 

@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 _MAX_CHARACTERS = 60
 _SHORT_CHARACTERS = 4
 
-_MEANT: Mapping[str, str] = {
+MEANT: Mapping[str, str] = {
     "attr": "attrs",
     "azure-blob": "azure-storage-blob",
     "bio": "biopython",
@@ -65,7 +65,7 @@ _MEANT: Mapping[str, str] = {
 def meant_by(name: str) -> str:
     """The package that people mean when they ask for this name, which is another thing or nothing: `scikit-learn` for
     `sklearn`. "" for most names."""
-    return _MEANT.get(canonicalize_name(name), "")
+    return MEANT.get(canonicalize_name(name), "")
 
 
 def suggestion(name: str, seen: Collection[str] = ()) -> str:

@@ -16,6 +16,7 @@ from .mistakes import (
     CONTROL_IN_LINE,
     END,
     INSTALL,
+    INSTALL_WITHIN,
     MISTAKES,
     NAME,
     PROMPT,
@@ -24,6 +25,7 @@ from .mistakes import (
     applied,
     pattern,
 )
+from .names import MEANT
 
 MAX_REQUEST_CHARACTERS = 64 * 1024
 """Longest request that is read at all; the longest real requirements files have a few thousand characters."""
@@ -89,6 +91,7 @@ def rules_for_page() -> dict[str, Any]:
             "comment": _COMMENT,
             "prompt": PROMPT,
             "install": INSTALL,
+            "install_within": INSTALL_WITHIN,
             "between_commands": _BETWEEN_COMMANDS,
             "pieces": _PIECES,
             "goes_on": _GOES_ON,
@@ -99,6 +102,7 @@ def rules_for_page() -> dict[str, Any]:
             "name": rf"^{NAME}(?![A-Za-z0-9._-])",
             "control": asdict(CONTROL_IN_LINE),
         },
+        "meant": dict(MEANT),
         "mistakes": [asdict(mistake) for mistake in MISTAKES],
     }
 
@@ -138,10 +142,10 @@ def _of_line(line: str | Entry) -> Iterator[Entry]:
 def _of_command(part: str) -> Iterator[Entry]:
     rest = part.removeprefix("&&").strip(" \t")
     install = pattern(INSTALL, "i").search(rest)
-    if install:
+    if install and not pattern(INSTALL_WITHIN, "i").search(rest, install.end()):
         yield from _taken_apart(rest[install.end() :], is_command=True)
     elif rest:
-        # With its '&&', by which it is refused.
+        # As it is, with its '&&': it is refused by that, or by how it begins.
         yield Entry(text=part)
 
 

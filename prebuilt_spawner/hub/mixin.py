@@ -149,9 +149,7 @@ class PrebuiltMixin(ContainerMixin):
         try:
             image = str(await super().check_allowed(key))
         except web.HTTPError as error:
-            raise MalformedRequest(
-                f"{quoted(key)} is no image to choose here. Choose another.", about="image"
-            ) from error
+            raise MalformedRequest(f"{quoted(key)} is no image to choose. Choose another.", about="image") from error
         if is_in_repository(image, self._hub_wide.repository):
             # With `allowed_images = "*"`, users could otherwise start each other's environments by name.
             raise MalformedRequest(f"{quoted(key)} is a prepared environment. Choose a base image.", about="image")

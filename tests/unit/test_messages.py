@@ -93,6 +93,8 @@ def test_every_kind_is_an_error_with_its_own_cause_and_every_error_has_a_kind() 
         assert type(error) is _ERRORS[kind]
         assert (error.message, error.detail, error.package) == ("It failed. Try again.", "why", "demo")
         assert failure_of(error).kind is kind
+        of_packages = isinstance(error, errors.UnresolvableRequest | errors.UnbuildableEnvironment)
+        assert (error.about, error.entry) == (("packages", "demo") if of_packages else ("", ""))
     for name in ERROR_CLASSES:
         error = getattr(errors, name)("It failed.")
         assert failure_of(error) == Failure(kind=Kind(error.reason), what="It failed.")

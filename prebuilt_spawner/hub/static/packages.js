@@ -29,6 +29,7 @@ function prebuiltPackages(rules) {
   const comment = compile(rules.text.comment, "gu");
   const prompt = compile(rules.text.prompt);
   const install = compile(rules.text.install, "i");
+  const installWithin = compile(rules.text.install_within, "i");
   const betweenCommands = compile(rules.text.between_commands, "i");
   const pieces = compile(rules.text.pieces, "gu");
   const goesOn = compile(rules.text.goes_on);
@@ -71,6 +72,15 @@ function prebuiltPackages(rules) {
     return prints(character) ? "'" + character + "' (" + codePoint + ")" : codePoint;
   }
 
+  function normalised(name) {
+    return name.replace(/[-_.]+/g, "-").toLowerCase();
+  }
+
+  // What people mean who write this name in a program.
+  function meant(name) {
+    return Object.prototype.hasOwnProperty.call(rules.meant, normalised(name)) ? rules.meant[normalised(name)] : name;
+  }
+
   // -- mistakes -----------------------------------------------------------------------------------------------------
 
   function applies(mistake, entry) {
@@ -84,7 +94,7 @@ function prebuiltPackages(rules) {
     const values = { quoted: quoted(entry), count: count(length(entry)) };
     if (found.match !== null) {
       values.character = found.match[0] ? namedCharacter(Array.from(found.match[0])[0]) : "";
-      values.package = found.match[1] === undefined ? "" : quoted(found.match[1]);
+      values.package = found.match[1] === undefined ? "" : quoted(meant(found.match[1]));
     }
     return filled(mistake.message, values);
   }
@@ -128,7 +138,8 @@ function prebuiltPackages(rules) {
   function ofCommand(part) {
     const rest = trimmed(part.startsWith("&&") ? part.slice(2) : part);
     const match = install.exec(rest);
-    if (match !== null) return takenApart(rest.slice(match[0].length), true);
+    const given = match === null ? "" : rest.slice(match[0].length);
+    if (match !== null && !installWithin.test(given)) return takenApart(given, true);
     return rest ? [{ text: part, mistake: "" }] : [];
   }
 
@@ -213,7 +224,7 @@ function prebuiltPackages(rules) {
     return read(text).map((entry) => {
       const mistake = entry.mistake || mistakeIn(entry.text);
       const match = mistake ? null : named.exec(entry.text);
-      const name = match === null ? "" : match[0].replace(/[-_.]+/g, "-").toLowerCase();
+      const name = match === null ? "" : normalised(match[0]);
       const wish = match === null ? "" : trimmed(entry.text.slice(match[0].length));
       const semicolon = wish.indexOf(";");
       const condition = semicolon < 0 ? "" : wish.slice(semicolon).replace(/[ \t]+/g, "").replace(/"/g, "'");

@@ -214,6 +214,7 @@ def test_a_derivation_becomes_a_sentence_that_names_the_offender(
     assert isinstance(error, UnresolvableRequest)
     assert error.message == message
     assert (error.cause, error.package) == (cause, package)
+    assert (error.about, error.entry) == ("packages", package)
     assert error.detail == output
 
 

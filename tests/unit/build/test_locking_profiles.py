@@ -26,8 +26,9 @@ async def test_a_profiles_lock_is_everybodys_and_kept_apart_from_free_lists(worl
 
 async def test_a_user_may_not_refresh_a_profile(world):
     await world.lock("a", "demo", profile=DATA)
-    with pytest.raises(PolicyRefusal, match=r"profile data .* administrator"):
+    with pytest.raises(PolicyRefusal, match=r"profile data .* administrator") as caught:
         await world.lock("a", "demo", profile=DATA, refresh=True)
+    assert caught.value.about == "refresh"
     assert world.resolves == 1
 
 

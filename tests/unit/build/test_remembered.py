@@ -23,13 +23,14 @@ def clock() -> Clock:
 
 def test_a_requests_own_failure_is_raised_again_until_its_time_is_up(clock: Clock) -> None:
     failures = RememberedFailures(10, now=clock)
-    error = UnresolvableRequest("pandsa is not there.", detail="all of it")
+    error = UnresolvableRequest("pandsa is not there.", detail="all of it", about="packages", entry="pandsa")
     failures.remember("key", error)
     clock.seconds += 9.9
     with pytest.raises(UnresolvableRequest, match="pandsa") as caught:
         failures.check("key")
     assert caught.value is not error
     assert (caught.value.detail, caught.value.status) == ("all of it", 422)
+    assert (caught.value.about, caught.value.entry) == ("packages", "pandsa")
     failures.check("other")
     clock.seconds += 0.1
     failures.check("key")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.utils import canonicalize_name
 
-from prebuilt_spawner.environment.names import _MEANT, edits, meant_by, popular_names, suggestion
+from prebuilt_spawner.environment.names import MEANT, edits, meant_by, popular_names, suggestion
 
 
 @pytest.mark.parametrize(
@@ -49,10 +49,10 @@ def test_only_names_with_a_meaning_of_their_own_have_one() -> None:
 
 
 def test_the_lists_hold_normalised_names_and_no_name_means_itself() -> None:
-    listed = {*popular_names(), *_MEANT, *_MEANT.values()}
+    listed = {*popular_names(), *MEANT, *MEANT.values()}
     assert len(popular_names()) > 300
     assert {name for name in listed if canonicalize_name(name, validate=True) != name} == set()
-    assert not popular_names() & _MEANT.keys()
+    assert not popular_names() & MEANT.keys()
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,33 @@ def test_what_is_no_option_is_refused_and_named(options, words):
     assert MalformedRequest.status == 400
 
 
+@pytest.mark.parametrize(
+    ("options", "about", "entry"),
+    [
+        ({"pakages": ["x"]}, "", ""),
+        ({"profile": 7}, "profile", ""),
+        ({"profile": "a\nb"}, "profile", ""),
+        ({"image": 7}, "image", ""),
+        ({"refresh": 1}, "refresh", ""),
+        ({"packages": 7}, "packages", ""),
+        ({"packages": ["x", 7]}, "packages", ""),
+        ({"packages": ["a"] * 1001}, "packages", ""),
+        ({"packages": "a" * 100_000}, "packages", ""),
+        ({"packages": [" ../x "]}, "packages", "../x"),
+        ({"packages": "numpy, foo==abc"}, "packages", "foo==abc"),
+        ({"packages": "foo; os_name ~= 'x'"}, "packages", "foo; os_name ~= 'x'"),
+        ({"packages": "foo>2,<1"}, "packages", "foo>2,<1"),
+        ({"packages": "Foo>2 foo<1"}, "packages", "foo<1"),
+        ({"packages": ["foo" + ",".join(f"!={number}" for number in range(30))]}, "packages", "foo"),
+    ],
+)
+def test_an_error_says_which_option_and_which_entry_it_is_about(options, about, entry):
+    """For whoever shows the message beside it."""
+    with pytest.raises(MalformedRequest) as caught:
+        parse_user_options(options)
+    assert (caught.value.about, caught.value.entry) == (about, entry)
+
+
 @pytest.mark.parametrize("options", [None, [], "x", 7])
 def test_options_are_an_object(options):
     """REST may bring anything."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prebuilt_spawner.environment.policy import Policy, check_request
-from prebuilt_spawner.environment.requirements import parse_requirements
+from prebuilt_spawner.environment.requirements import parse_requirements, requirement_name
 from prebuilt_spawner.errors import PolicyRefusal
 
 
@@ -19,6 +19,8 @@ def refusal(request: str, **limits) -> str:
         check(request, **limits)
     assert caught.value.status == 403
     assert "alice" in caught.value.message
+    assert caught.value.about == "packages"
+    assert caught.value.entry in ("", *parse_requirements(request), *map(requirement_name, parse_requirements(request)))
     return caught.value.message
 
 
@@ -62,6 +64,24 @@ def test_the_first_package_that_is_not_allowed_is_named():
     message = refusal("numpy\npandas\nscipy", allowed_packages=("numpy", "scipy"))
     assert "pandas" in message
     assert "numpy" not in message
+
+
+@pytest.mark.parametrize(
+    ("limits", "entry"),
+    [
+        ({"allowed_packages": ("numpy", "scipy")}, "pandas"),
+        ({"denied_packages": ("pandas",)}, "pandas"),
+        ({"denied_packages": ("pandas<2",)}, "pandas>=1"),
+        ({"allowed_packages": ("numpy", "scipy", "pandas>=2")}, "pandas>=1"),
+        ({"allow_custom_packages": False}, "numpy"),
+        ({"max_packages": 2}, ""),
+    ],
+)
+def test_the_error_carries_the_entry_that_it_is_about(limits, entry):
+    """None where it is about all of them."""
+    with pytest.raises(PolicyRefusal) as caught:
+        check("numpy\npandas>=1\nscipy", **limits)
+    assert (caught.value.about, caught.value.entry) == ("packages", entry)
 
 
 def test_what_is_denied_is_denied_even_if_it_is_allowed():

@@ -138,5 +138,7 @@ def test_an_unknown_profile_is_refused_with_the_known_ones_named():
         choose_profile(profiles, "x\n" * 10_000)
     assert caught.value.message.isprintable()
     assert len(caught.value.message) < 200
-    with pytest.raises(MalformedRequest, match="no profiles"):
+    assert caught.value.about == "profile"
+    with pytest.raises(MalformedRequest, match="no profiles") as caught:
         choose_profile((), "stats")
+    assert caught.value.about == "profile"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from prebuilt_spawner.environment.pasted import entries_of
 from prebuilt_spawner.environment.requirements import (
     MAX_REQUEST_CHARACTERS,
     MAX_REQUIREMENTS,
@@ -18,78 +19,10 @@ from prebuilt_spawner.environment.requirements import (
     requirement_name,
 )
 from prebuilt_spawner.errors import MalformedRequest
+from tests.pastes import LINE_PIECES, PIECES
 
-# What fuzzed requests are made of: pieces that mean something to the parser, to a shell, or to pip.
-PIECES = [
-    *(
-        "pandas",
-        "Foo_Bar",
-        "a.b-_c",
-        "a",
-        "0",
-        "x.whl",
-        "foo_",
-        "-",
-        "--hash=sha256:00",
-        "-e .",
-        "-r other.txt",
-        "pip install ",
-    ),
-    *("==", "===", ">=", "~=", "!=", "<", ">", "1", "1.0", "1.0.*", "2!1", "1.0a1.dev2+local.1", "v1", "*", ".", ","),
-    *(
-        "[",
-        "]",
-        "[a]",
-        "[B,a]",
-        "(",
-        ")",
-        ";",
-        "; ",
-        " ",
-        "\t",
-        "\n",
-        "\r\n",
-        "\r",
-        "\\\n",
-        "\\",
-        "#",
-        " # note",
-        "@",
-        " @ ",
-    ),
-    *(
-        "https://x/y",
-        "../",
-        "/",
-        "~",
-        "$(reboot)",
-        "${X}",
-        "`",
-        "\x00",
-        "\x1b[31m",
-        "\ud83d",
-        "😀",
-        "é",
-        "\u2028",
-        "\ufeff",
-    ),
-    *(
-        "python_version",
-        "os_name",
-        "extra",
-        "extras",
-        "sys_platform",
-        " and ",
-        " or ",
-        " in ",
-        " not in ",
-        '"',
-        "'",
-        '"3.8"',
-    ),
-    *("'linux'", '"a"', '"\\x00"', "python_version < '3.8'", "(os_name == 'nt')", "platform_release ~= 'x'"),
-]
 pieces = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=4)), max_size=10).map("".join)
+lines = st.lists(st.sampled_from(LINE_PIECES + PIECES), max_size=12).map("".join)
 
 names = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,8}[A-Za-z0-9])?", fullmatch=True).filter(
     lambda name: (
@@ -306,7 +239,6 @@ def test_one_wish_that_nothing_can_satisfy_is_refused():
         "-",
         "--",
         "foo --hash=sha256:" + "0" * 64,
-        "foo --pre",
         "foo;$(reboot)",
         ";$(reboot)",
         "$(reboot)",
@@ -316,15 +248,7 @@ def test_one_wish_that_nothing_can_satisfy_is_refused():
         "foo==${VERSION}",
         "$HOME",
         "%PATH%",
-        "pip install pandas",
-        "!pip install pandas",
         "%conda install pandas",
-        "python3 -m pip install pandas",
-        "uv pip install pandas",
-        "uv add pandas",
-        "numpy pandas",
-        "numpy, pandas",
-        "pan das",
         "foo_",
         "_foo",
         "foo[a_]",
@@ -355,11 +279,27 @@ def test_one_wish_that_nothing_can_satisfy_is_refused():
     ],
 )
 def test_what_is_no_requirement_by_name_is_refused_and_named(entry):
-    """In a list and in a text; the message begins with or holds the offender's beginning."""
+    """In a list and in a text; the message holds the offender's beginning, and the error the offender."""
     for request in ([entry], entry, f"numpy\n{entry}\n"):
         message = refusal(request)
         if entry.isprintable():
             assert entry[:40] in message
+        with pytest.raises(MalformedRequest) as caught:
+            parse_requirements(request)
+        assert (caught.value.about, caught.value.entry) == ("packages", entry.strip(" \t"))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        *("pip install pandas", "!pip install pandas", "python3 -m pip install pandas", "uv pip install pandas"),
+        *("uv add pandas", "$ pip install pandas", "numpy pandas", "numpy, pandas", "pan das", "'pandas'", "pandas,"),
+        *("numpy # pandas", "numpy --pre", "pandas && numpy", "pip install pandas && pip install numpy"),
+    ],
+)
+def test_an_entry_of_a_list_is_not_taken_apart(entry):
+    """What a text may hold, a list may not."""
+    assert f"'{entry}'" in refusal([entry])
 
 
 @pytest.mark.parametrize(
@@ -503,6 +443,26 @@ def test_any_text_is_either_read_or_refused(text):
     """Nothing but a tuple or a MalformedRequest comes out, whatever goes in."""
     for request in (text, [text], [text, text], ["foo", text]):
         check_outcome(request)
+
+
+@given(lines)
+def test_any_pasted_line_is_either_read_or_refused(text):
+    """What is read is what its entries ask for one by one."""
+    check_outcome(text)
+    result = outcome(text)
+    if not isinstance(result, str):
+        assert parse_requirements([entry.text for entry in entries_of(text)]) == result
+
+
+@given(st.lists(requirement_texts, max_size=5), st.sampled_from([" ", ", ", ",", "\n", " \\\n"]))
+def test_requirements_beside_each_other_are_those_of_a_list(entries, between):
+    """Whatever separates them; those with a condition, which goes to the end of its line, in quotes."""
+    written = between.join(f'"{entry}"' if ";" in entry and '"' not in entry else entry for entry in entries)
+    if any(";" in entry and '"' in entry for entry in entries):
+        return
+    assert outcome(written) == outcome(entries)
+    on_a_line = written.replace("\\\n", " ").replace("\n", " ")
+    assert outcome(f"%pip install -U {on_a_line}") == outcome(written)
 
 
 @given(
