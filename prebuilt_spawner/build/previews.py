@@ -21,8 +21,8 @@ from .usual import UsualTimes
 SHARED_SECONDS = 2.0
 """How long an answer is given again: what others than this hub change shows after that time."""
 
-PATIENCE_SECONDS = 3.0
-"""How long a form waits for an engine or a database that does not answer."""
+PATIENCE_SECONDS = 2.0
+"""How long a form waits for an engine, a database or a lock file that takes its time."""
 
 _AT_ONCE = 50
 """How many requests are looked up before others get a turn of the event loop."""
@@ -157,13 +157,20 @@ class Previews:
         self._entries = {key: entry for key, entry in self._entries.items() if _is_fresh(entry, now)}
         keys = [_key(request) for request in requests]
         missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in self._entries}
-        if missing:
-            task = asyncio.get_running_loop().create_task(self._found(list(missing.values())))
-            entries = {key: _Entry(task=task, index=index) for index, key in enumerate(missing)}
-            self._entries.update(entries)
-            self._tasks.add(task)
-            task.add_done_callback(lambda done: self._ended(done, entries.values()))
+        # A long lock file takes half a second to read: nobody else's answer waits for that.
+        slow = {key: request for key, request in missing.items() if request.profile and request.profile.pylock}
+        self._start({key: request for key, request in missing.items() if key not in slow})
+        self._start(slow)
         return [self._entries[key] for key in keys]
+
+    def _start(self, missing: Mapping[Hashable, EnvironmentRequest]) -> None:
+        if not missing:
+            return
+        task = asyncio.get_running_loop().create_task(self._found(list(missing.values())))
+        entries = {key: _Entry(task=task, index=index) for index, key in enumerate(missing)}
+        self._entries.update(entries)
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._ended(done, entries.values()))
 
     def _ended(self, task: asyncio.Task[list[_Facts]], entries: Iterable[_Entry]) -> None:
         self._tasks.discard(task)
