@@ -89,6 +89,22 @@ class DockerBases:
             self._probes[base.digest] = probe
         return self._probes[base.digest]
 
+    async def known(self, reference: str) -> tuple[BaseImage, BaseProbe] | None:
+        """See `prebuilt_spawner.build.interface.Engine.known_base`."""
+        try:
+            base = await self._docker.run(lambda client, stop: _found(client, reference))
+        except (MalformedRequest, BaseImageUnavailable):
+            return None
+        if base is None:
+            return None
+        probe = self._probes.get(base.digest)
+        if probe is None:
+            probe = await asyncio.to_thread(self._shelf.get, base.digest)
+            if probe is None:
+                return None
+            self._probes[base.digest] = probe
+        return base, probe
+
     async def close(self) -> None:
         """Leave the pulls and probes that go on. Their threads end soon after; the client waits for them."""
         await self._pulls.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from .docker_build import HOLD_REPOSITORY
 from .docker_client import DockerClient
 from .docker_handover import DockerHandover, Handover
 from .docker_holds import hold_tag, release_hold, release_stale, take_hold
-from .docker_images import discard, find
+from .docker_images import discard, find, present
 from .docker_layers import DockerLayers
 
 _BASE_LIMITS = BaseLimits()
@@ -71,6 +71,9 @@ class DockerEngine:
     async def probe(self, base: BaseImage) -> BaseProbe:
         return await self._bases.probe(base)
 
+    async def known_base(self, reference: str) -> tuple[BaseImage, BaseProbe] | None:
+        return await self._bases.known(reference)
+
     @asynccontextmanager
     async def hold(self, image_id: str) -> AsyncIterator[None]:
         if not self._stale_released:
@@ -105,14 +108,17 @@ class DockerEngine:
     async def find(self, reference: str) -> DerivedImage | None:
         return await self._docker.run(lambda client, stop: find(client, reference))
 
+    async def present(self, references: Collection[str]) -> Collection[str]:
+        return await self._docker.run(lambda client, stop: present(client, references, stop))
+
     async def assemble(self, plan: ImagePlan, *, report: Report) -> DerivedImage:
         return await self._handover.assemble(plan, report=report)
 
     async def tag(self, image: DerivedImage, reference: str) -> DerivedImage:
         def work(client: docker.APIClient, stop: threading.Event) -> DerivedImage:
-            present = find(client, reference)
-            if present is not None:
-                return present
+            there = find(client, reference)
+            if there is not None:
+                return there
             name = parse_reference(reference)
             with contextlib.suppress(NotFound):
                 client.tag(image.image_id, repository_of(reference), name.tag)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import docker
@@ -13,15 +14,18 @@ from docker.errors import APIError, NotFound
 
 from ..build.interface import DerivedImage
 from ..environment.digest import runtime_config
-from ..environment.reference import parse_reference
-from ..errors import EngineFailure
+from ..environment.reference import Reference, parse_reference
+from ..errors import EngineFailure, MalformedRequest
 from ..image.config import derived_config
 from ..image.layer import ImagePlan, LowerLayers
 from ..image.names import BASE_DIGEST_LABEL, CHECK_LABEL, DIGEST_LABEL
 from .docker_bases import labels_of
-from .docker_client import engine_error
+from .docker_client import Cancelled, engine_error
 
 _log = logging.getLogger(__name__)
+
+_FEW = 20
+"""How many images are inspected one by one (1.2 ms each); listing 300 takes 35 ms, however many are meant."""
 
 
 def find(client: docker.APIClient, reference: str) -> DerivedImage | None:
@@ -34,6 +38,35 @@ def find(client: docker.APIClient, reference: str) -> DerivedImage | None:
         _log.error("The image %s was not made by this spawner: it is left alone and not used", reference)
         return None
     return _derived(found, reference=reference)
+
+
+def present(client: docker.APIClient, references: Collection[str], stop: threading.Event) -> set[str]:
+    """See `prebuilt_spawner.build.interface.Engine.present`."""
+    if len(references) <= _FEW:
+        there = set()
+        for reference in references:
+            if stop.is_set():
+                raise Cancelled
+            if find(client, reference) is not None:
+                there.add(reference)
+        return there
+    # All of ours, whatever their names are: the engine has its own idea of how the names in a filter are written.
+    listed = client.images(filters={"label": DIGEST_LABEL})
+    names = {
+        str(name)
+        for image in listed
+        for name in map(_name, image.get("RepoTags") or ())
+        if name is not None and name.tag == (image.get("Labels") or {}).get(DIGEST_LABEL)
+    }
+    return {reference for reference in references if str(parse_reference(reference)) in names}
+
+
+def _name(tag: str) -> Reference | None:
+    """A name in the engine's list, where a nameless image may be `<none>:<none>`."""
+    try:
+        return parse_reference(tag)
+    except MalformedRequest:
+        return None
 
 
 def checked(

@@ -14,7 +14,7 @@ import json
 import marshal
 import tarfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -92,6 +92,7 @@ class MemoryEngine:
         self.plans: dict[str, ImagePlan] = {}
         self.in_use: set[str] = set()
         self._probes: dict[str, BaseProbe] = {}
+        self._probed: set[str] = set()
         self._names: dict[str, str] = {}
         self._held: Counter[str] = Counter()
         self._held_layers: dict[str, tuple[str, ...]] = {}
@@ -127,7 +128,14 @@ class MemoryEngine:
         await self._pass("probe")
         if base.digest not in self._probes:
             raise BaseImageUnavailable(f"The Python of the base image {base.reference} cannot be asked. {TELL}")
+        self._probed.add(base.digest)
         return self._probes[base.digest]
+
+    async def known_base(self, reference: str) -> tuple[BaseImage, BaseProbe] | None:
+        """See `Engine.known_base`."""
+        await self._pass("known_base")
+        base = self.bases.get(reference)
+        return None if base is None or base.digest not in self._probed else (base, self._probes[base.digest])
 
     @asynccontextmanager
     async def hold(self, image_id: str) -> AsyncIterator[None]:
@@ -147,6 +155,11 @@ class MemoryEngine:
         """See `Engine.find`."""
         await self._pass("find")
         return self._found(reference)
+
+    async def present(self, references: Collection[str]) -> set[str]:
+        """See `Engine.present`."""
+        await self._pass("present")
+        return {reference for reference in references if self._found(reference) is not None}
 
     async def assemble(self, plan: ImagePlan, *, report: Report) -> DerivedImage:
         """See `Engine.assemble`. As in a real engine, one plan gives one image ID."""

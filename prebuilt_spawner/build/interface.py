@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock, LockedWheel
@@ -21,6 +21,8 @@ from ..image.fragment import Fragment
 from ..image.layer import ImagePlan
 from ..image.stacking import Stack
 from .events import Report
+from .lookups import LastBuild, Lookup
+from .usual import UsualTimes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +67,10 @@ class Engine(Protocol):
             BaseImageUnavailable: It holds no CPython, or it does not run.
         """
 
+    async def known_base(self, reference: str) -> tuple[BaseImage, BaseProbe] | None:
+        """The base under this name and its probe, where both are known without pulling or probing. None elsewhere, and
+        for what is no base."""
+
     def hold(self, image_id: str) -> AbstractAsyncContextManager[None]:
         """While entered, the image's layers stay even if all its names go.
 
@@ -75,6 +81,9 @@ class Engine(Protocol):
     async def find(self, reference: str) -> DerivedImage | None:
         """The image of ours under this name: None where there is none, or where what is there is not ours
         (no label, or a label that contradicts the tag). Never pulls."""
+
+    async def present(self, references: Collection[str]) -> Collection[str]:
+        """Those of these names under which `find` finds an image."""
 
     async def assemble(self, plan: ImagePlan, *, report: Report) -> DerivedImage:
         """Make the planned image, check that it can be started, and return it without a name. Leaves nothing behind
@@ -219,6 +228,9 @@ class Ledger(Protocol):
     async def descendant(self, *, ancestor_id: int, request_digest: str) -> StoredLock | None:
         """The lock that was resolved from the ancestor's pins for this request."""
 
+    async def look_up(self, lookups: Sequence[Lookup]) -> Sequence[StoredLock | None]:
+        """The answers of the five methods above to many questions, in their order."""
+
     async def remember(
         self,
         *,
@@ -240,8 +252,26 @@ class Ledger(Protocol):
         """The image of this environment is about to be looked for and used, so from now on nobody removes it. Where
         somebody just does, this waits for the end of that: whoever looks afterwards sees what is there."""
 
-    async def record_environment(self, *, digest: str, base_digest: str, lock: Lock, size_bytes: int) -> None:
-        """An environment was made or used now."""
+    async def record_environment(
+        self,
+        *,
+        digest: str,
+        base_digest: str,
+        lock: Lock,
+        size_bytes: int,
+        user: str = "",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """An environment was made or used now, by a user who chose these options; see `recent`. What cannot be kept of
+        the choice is left out without an error."""
+
+    async def recent(self, *, user: str, since: datetime | None = None, limit: int = 5) -> Sequence[Mapping[str, Any]]:
+        """The options that this user chose last, newest first, those that mean the same once. None are kept that are
+        empty, `refresh` is not among them, and no more than 20 are kept.
+
+        Args:
+            since: When the user was made: names are given again. Aware, or naive in UTC as JupyterHub keeps it.
+        """
 
     async def record_image(
         self, stack: Stack, *, layout_version: int, base_digest: str, lock: Lock, size_bytes: int
@@ -328,8 +358,10 @@ class BuildHistory(Protocol):
         error: str = "",
         log: str = "",
         size_bytes: int = 0,
+        request_fault: bool = False,
     ) -> None:
-        """A build has ended. One that has ended before stays as it was."""
+        """A build has ended; `request_fault` where it failed by the request's own fault. One that has ended before
+        stays as it was."""
 
     async def interrupt_builds(self, *, hub: str) -> Sequence[BuildRecord]:
         """Mark the builds that this hub left running before it started as interrupted, and return them."""
@@ -339,6 +371,16 @@ class BuildHistory(Protocol):
 
     async def last_builds(self, *, digest: str, limit: int = 1) -> Sequence[BuildRecord]:
         """The last builds of an environment, newest first."""
+
+    async def last_of_requests(self, requests: Sequence[tuple[str, Sequence[str]]]) -> Sequence[LastBuild | None]:
+        """The last build of each request that was done or failed, or was not even resolved; None where there was none.
+
+        Args:
+            requests: The base image's reference and the requirements, in any order.
+        """
+
+    async def usual_times(self, *, base: str) -> UsualTimes:
+        """`usual_seconds` for any number of packages, as far as the last 2000 builds on the base say it."""
 
     async def usual_seconds(self, *, base: str, packages: int) -> float | None:
         """How long builds of about so many packages took lately on a base: the median of those that were done; None

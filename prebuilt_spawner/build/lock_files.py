@@ -14,8 +14,9 @@ from .failure import TELL
 from .provider import ProfileRequest
 from .sharing import SharedTasks
 
-_KEPT_LOCKS: Final = 32
-"""How many results are kept: more than a hub has profiles with a file, times the bases that they are used on."""
+_KEPT_LOCKS: Final = 256
+"""How many results are kept: more than a hub has profiles with a file, times the bases that they are used on. The
+form asks for all of them; one takes some tens of KB."""
 
 
 class LockFiles:

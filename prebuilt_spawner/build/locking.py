@@ -8,8 +8,9 @@ profile and more (scope `extras:<slug>`) by what was asked and the profile's loc
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from packaging.version import InvalidVersion, Version
 
@@ -22,6 +23,7 @@ from ..errors import PolicyRefusal, RequestError
 from .events import BuildEvent, Phase, Report
 from .interface import Ledger, Resolver, ResolveRequest, StoredLock
 from .lock_files import LockFiles
+from .lookups import LockReads
 from .provider import EnvironmentRequest, ProfileRequest
 from .queue import Queue, WaitingRoom
 from .remembered import RememberedFailures
@@ -45,6 +47,14 @@ class _Question:
     requirements: tuple[str, ...]
     probe: BaseProbe
     profile_lock: StoredLock | None
+
+
+_Answer: TypeAlias = Callable[[_Question, bool], Awaitable[StoredLock]]
+"""Answers a question; True asks for a newer lock."""
+
+
+class _NotKnown(Exception):
+    """There is no answer without resolving."""
 
 
 class Locksmith:
@@ -89,11 +99,46 @@ class Locksmith:
             UnresolvableRequest, IndexUnavailable: See `Resolver`.
             StorageFailure: The ledger cannot be used.
         """
+
+        async def answer(question: _Question, refresh: bool) -> StoredLock:
+            return await self._answer(question, refresh=refresh, report=report)
+
+        return await self._lock(request, base, probe, answer)
+
+    async def known_lock(
+        self, request: EnvironmentRequest, base: BaseImage, probe: BaseProbe, *, reads: LockReads | None = None
+    ) -> Lock | None:
+        """The lock that `lock_for` would give without resolving anything; None where it would resolve. Changes nothing.
+
+        Args:
+            reads: What to ask; None is the ledger.
+
+        Raises:
+            RequestError: What it would raise at once: the request is refused, or failed a while ago.
+            StorageFailure: The ledger cannot be used.
+        """
+
+        async def answer(question: _Question, refresh: bool) -> StoredLock:
+            if refresh:
+                raise _NotKnown
+            stored, ancestor = await self._found(reads or self._ledger, question)
+            if stored is None:
+                self._failures.check(_resolve_key(question, ancestor))
+                raise _NotKnown
+            return stored
+
+        try:
+            return await self._lock(request, base, probe, answer)
+        except _NotKnown:
+            return None
+
+    async def _lock(self, request: EnvironmentRequest, base: BaseImage, probe: BaseProbe, answer: _Answer) -> Lock:
+        """Which questions the request is, and what their answers make."""
         profile = request.profile
         if profile is not None and set(request.requirements) == set(profile.requirements):
             if request.refresh and (profile.requirements or profile.pylock):
                 _require_renewable(profile, allowed=request.may_refresh_profile)
-            return await self._plain_profile(profile, base, probe, refresh=request.refresh, report=report)
+            return await self._plain_profile(profile, base, probe, answer, refresh=request.refresh)
         if not request.requirements:
             return Lock()
         scope, requirements, profile_lock = "", request.requirements, None
@@ -104,9 +149,9 @@ class Locksmith:
         elif profile is not None and profile.requirements:
             # Not a free list: its locks must follow the profile's, and nobody else's may answer it.
             scope = f"extras:{profile.slug}"
-            profile_lock = await self._profile_lock(profile, base, probe, refresh=False, report=report)
+            profile_lock = await self._profile_lock(profile, base, probe, answer, refresh=False)
         question = self._question(f"user:{request.user}", scope, requirements, base, probe, profile_lock)
-        return (await self._answer(question, refresh=request.refresh, report=report)).lock
+        return (await answer(question, request.refresh)).lock
 
     async def close(self) -> None:
         """Cancel what is being resolved and read."""
@@ -114,20 +159,20 @@ class Locksmith:
         await self._lock_files.close()
 
     async def _plain_profile(
-        self, profile: ProfileRequest, base: BaseImage, probe: BaseProbe, *, refresh: bool, report: Report
+        self, profile: ProfileRequest, base: BaseImage, probe: BaseProbe, answer: _Answer, *, refresh: bool
     ) -> Lock:
         if profile.pylock:
             return _without_present(await self._lock_files.read(profile, base, probe), probe)
         if not profile.requirements:
             return Lock()
-        return (await self._profile_lock(profile, base, probe, refresh=refresh, report=report)).lock
+        return (await self._profile_lock(profile, base, probe, answer, refresh=refresh)).lock
 
     async def _profile_lock(
-        self, profile: ProfileRequest, base: BaseImage, probe: BaseProbe, *, refresh: bool, report: Report
+        self, profile: ProfileRequest, base: BaseImage, probe: BaseProbe, answer: _Answer, *, refresh: bool
     ) -> StoredLock:
         name = f"profile:{profile.slug}"
         question = self._question(name, name, profile.requirements, base, probe, None)
-        return await self._answer(question, refresh=refresh, report=report)
+        return await answer(question, refresh)
 
     def _question(
         self,
@@ -168,32 +213,35 @@ class Locksmith:
             with self._room.seat():
                 stored = await self._resolve(question, ancestor=None, report=report)
         else:
-            stored = await self._known(question, report) or await self._shared_resolve(question, None, report)
+            found, ancestor = await self._found(self._ledger, question)
+            stored = found or await self._shared_resolve(question, ancestor, report)
         await self._ledger.hold(owner=question.owner, lock=stored)
         return stored
 
-    async def _known(self, question: _Question, report: Report) -> StoredLock | None:
-        """What the ledger has for the question, or what follows from it on this base; the owner's own goes first."""
-        ledger, owner, scope = self._ledger, question.owner, question.scope
-        held = await ledger.held(owner=owner, request_digest=question.request_digest)
+    async def _found(self, reads: LockReads, question: _Question) -> tuple[StoredLock | None, StoredLock | None]:
+        """What answers the question, the owner's own first; else None and the lock that its answer is to follow."""
+        owner, scope = question.owner, question.scope
+        held = await reads.held(owner=owner, request_digest=question.request_digest)
         if held is not None:
-            return held
-        previous = await ledger.held_in_lineage(owner=owner, lineage=question.lineage)
+            return held, None
+        previous = await reads.held_in_lineage(owner=owner, lineage=question.lineage)
         if previous is not None:
-            return await self._carried_over(question, previous, report)
-        newest = await ledger.newest(scope=scope, request_digest=question.request_digest)
-        newest_of_all = await ledger.newest_in_lineage(scope=scope, lineage=question.lineage)
+            return await self._carried_over(reads, question, previous)
+        newest = await reads.newest(scope=scope, request_digest=question.request_digest)
+        newest_of_all = await reads.newest_in_lineage(scope=scope, lineage=question.lineage)
         if newest_of_all is None or (newest is not None and newest.generation >= newest_of_all.generation):
-            return newest
+            return newest, None
         # Here are only descendants of older locks yet, of people who kept theirs: not for somebody who comes first.
-        return await self._carried_over(question, newest_of_all, report)
+        return await self._carried_over(reads, question, newest_of_all)
 
-    async def _carried_over(self, question: _Question, previous: StoredLock, report: Report) -> StoredLock:
-        """The lock of the previous base, or on the profile's previous lock, here: the same versions where possible."""
+    async def _carried_over(
+        self, reads: LockReads, question: _Question, previous: StoredLock
+    ) -> tuple[StoredLock | None, StoredLock | None]:
+        """The lock of the previous base, or on the profile's previous lock, here, as `_found` returns it."""
         if previous.request_digest == question.request_digest:
-            return previous  # stored since we asked for it by its own name
-        known = await self._ledger.descendant(ancestor_id=previous.id, request_digest=question.request_digest)
-        return known or await self._shared_resolve(question, previous, report)
+            return previous, None  # stored since we asked for it by its own name
+        known = await reads.descendant(ancestor_id=previous.id, request_digest=question.request_digest)
+        return known, None if known else previous
 
     async def _shared_resolve(self, question: _Question, ancestor: StoredLock | None, report: Report) -> StoredLock:
         """Resolve once for all who ask the same at the same time; the owner is not part of it."""

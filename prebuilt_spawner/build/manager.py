@@ -13,12 +13,13 @@ from typing import Any, Protocol
 
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock
-from ..errors import BuildTimeout, PrebuiltError, StorageFailure
+from ..errors import BuildTimeout, PrebuiltError, RequestError, StorageFailure
 from .chronicle import Chronicle
 from .events import BuildEvent, Phase, Report
 from .interface import BuildHistory, DerivedImage, Engine, Ledger, Outcome, WheelStore
 from .locking import Locksmith
-from .preview import Preview, Readiness
+from .preview import Preview, Readiness, as_summary
+from .previews import Previews
 from .provider import Environment, EnvironmentRequest, Provider
 from .queue import Queue, WaitingRoom
 from .remembered import RememberedFailures
@@ -119,6 +120,16 @@ class BuildManager:
         """The users who wait for a build, by environment digest."""
         self._recorded_as: dict[str, int] = {}
         """The history's ids of the builds that go on, by environment digest."""
+        self._previews = Previews(
+            engine=engine,
+            ledger=ledger,
+            history=history,
+            locksmith=locksmith,
+            provider=provider,
+            waiting=self._waiting,
+            failures=self._failures,
+            now=now,
+        )
 
     async def ensure(self, request: EnvironmentRequest, *, report: Report) -> Environment:
         """The environment that the request stands for, built if no image of it exists.
@@ -133,22 +144,36 @@ class BuildManager:
         await self._ledger.use_environment(environment.digest)
         image = await self._provider.present(environment)
         if image is None:
+            report(
+                BuildEvent(phase=Phase.WAITING, summary=as_summary(await self._previews.of_start(request, environment)))
+            )
             image = await self._built(request, environment, report)
+        else:
+            report(BuildEvent(phase=Phase.READY, summary=as_summary(Preview(readiness=Readiness.READY))))
         await self._ledger.record_environment(
-            digest=environment.digest, base_digest=base.digest, lock=lock, size_bytes=image.size_bytes
+            digest=environment.digest,
+            base_digest=base.digest,
+            lock=lock,
+            size_bytes=image.size_bytes,
+            user=request.user,
+            options=request.options,
         )
         return environment
 
     async def preview(self, requests: Sequence[EnvironmentRequest]) -> Sequence[Preview]:
-        """What a start of each request would do now."""
-        return [Preview(readiness=Readiness.UNBUILT) for _ in requests]
+        """What a start of each request would do now. Nothing is resolved, fetched, built, pulled or probed for it, and
+        nothing is raised: what cannot be known is left out."""
+        return await self._previews.of(requests)
 
     async def recent(self, *, user: str, since: datetime | None = None, limit: int = 5) -> Sequence[Mapping[str, Any]]:
-        """The options of what this user started lately, newest first, each once."""
-        return []
+        """See `Ledger.recent`; nothing where the ledger cannot be used."""
+        with suppress(StorageFailure):
+            return await self._ledger.recent(user=user, since=since, limit=limit)
+        return ()
 
     async def close(self) -> None:
         """Stop every build and release what they hold."""
+        await self._previews.close()
         await self._locksmith.close()
         await self._builds.close()
         await self._wheel_store.close()
@@ -172,6 +197,9 @@ class BuildManager:
                 with suppress(StorageFailure):
                     await self._record_unresolved(request, failure, chronicle)
             raise
+        finally:
+            if chronicle.phase_seconds():
+                self._previews.forget()
 
     async def _record_unresolved(
         self, request: EnvironmentRequest, failure: PrebuiltError, chronicle: Chronicle
@@ -185,6 +213,7 @@ class BuildManager:
             phase_seconds=chronicle.phase_seconds(),
             error=failure.message,
             log=_with_detail(chronicle.log(), failure.detail),
+            request_fault=isinstance(failure, RequestError),
         )
         _log.info("Build %d was not resolved: %s %s", build_id, failure.message, failure.detail)
 
@@ -206,6 +235,7 @@ class BuildManager:
             waiting.remove(request.user)
             if not waiting:
                 self._waiting.pop(digest, None)
+            self._previews.forget()
 
     async def _join(self, build_id: int, user: str) -> None:
         with suppress(StorageFailure):
@@ -243,7 +273,7 @@ class BuildManager:
         """The build itself; the history knows of it from its first moment to its last."""
         digest = environment.digest
         self._recorded_as[digest] = build_id = await self._begun(request, digest)
-        outcome, error, detail, size_bytes = Outcome.FAILED, "", "", 0
+        outcome, error, detail, size_bytes, fault = Outcome.FAILED, "", "", 0, False
         try:
             for user in tuple(self._waiting.get(digest, ())):  # who came before this began
                 await self._join(build_id, user)
@@ -255,7 +285,7 @@ class BuildManager:
             outcome = Outcome.CANCELLED
             raise
         except PrebuiltError as failure:
-            error, detail = failure.message, failure.detail
+            error, detail, fault = failure.message, failure.detail, isinstance(failure, RequestError)
             self._failures.remember(digest, failure)
             _log.info("Build %d of %s failed: %s %s", build_id, environment.image, error, failure.detail)
             raise
@@ -272,6 +302,7 @@ class BuildManager:
                         error=error,
                         log=_with_detail(chronicle.log(), detail),
                         size_bytes=size_bytes,
+                        request_fault=fault,
                     )
                 )
 

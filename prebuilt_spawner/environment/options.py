@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import MalformedRequest
+from .digest import canonical_json
 from .quoting import kind_of, quoted
 from .requirements import parse_requirements
 
@@ -59,6 +61,20 @@ def parse_user_options(options: Mapping[str, Any]) -> UserOptions:
 def without_refresh(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options as they may be stored: JupyterHub repeats stored options, and a refresh must not be repeated."""
     return {key: value for key, value in options.items() if key != "refresh"}
+
+
+def choice_digest(options: Mapping[str, Any]) -> str:
+    """The same, 64 hex digits, for options that choose the same: whatever the order and spelling of packages is, and
+    whatever `refresh` says. "" where they choose nothing."""
+    try:
+        read = parse_user_options(options)
+    except MalformedRequest:
+        # Only what was read before is started; rules that become stricter forget nobody's choice.
+        form: Any = without_refresh(options)
+    else:
+        chosen = {"profile": read.profile, "packages": list(read.packages), "image": read.image}
+        form = {key: value for key, value in chosen.items() if value}
+    return hashlib.sha256(canonical_json(form)).hexdigest() if form else ""
 
 
 def _name(options: Mapping[str, Any], key: str) -> str | None:

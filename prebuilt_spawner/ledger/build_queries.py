@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from ..build.events import Phase
 from ..build.interface import BuildRecord, Outcome
+from ..build.lookups import LastBuild
+from ..build.usual import USUAL_BUILDS, UsualTimes
 from .schema import NAME_CHARACTERS, build_users, builds
 
 KEPT_BUILDS = 10_000
 KEPT_DAYS = 365
 """How many builds are remembered, and how long: what is beyond either is forgotten when the next one begins."""
 
-USUAL_BUILDS = 20
-"""How many of the last builds say what is usual."""
+
+LOOKED_AT_BUILDS = 2_000
+"""Among how many of a base's last builds those of like size are looked for, where it is asked for many sizes."""
+
+_KEYS_AT_ONCE = 500
+_last_columns = (
+    builds.c.request_key,
+    builds.c.digest,
+    builds.c.outcome,
+    builds.c.request_fault,
+    builds.c.error,
+    builds.c.work_seconds,
+)
 
 
 def begin(
@@ -32,12 +47,14 @@ def begin(
     now: datetime,
 ) -> int:
     """See `BuildHistory.begin_build`."""
+    kept = [_text(requirement) for requirement in requirements]
     result = connection.execute(
         insert(builds).values(
-            hub=_name(hub),
+            hub=as_name(hub),
             digest=digest,
-            base=_name(base),
-            requirements=[_text(requirement) for requirement in requirements],
+            base=as_name(base),
+            requirements=kept,
+            request_key=_request_key(as_name(base), kept),
             packages=len(requirements),
             begun_at=now,
             ended_at=None,
@@ -47,11 +64,12 @@ def begin(
             size_bytes=0,
             error="",
             log="",
+            request_fault=False,
         )
     )
     key = result.inserted_primary_key
     assert key is not None  # noqa: S101  # one row was inserted
-    connection.execute(insert(build_users).values(build_id=key[0], user=_name(user)))
+    connection.execute(insert(build_users).values(build_id=key[0], user=as_name(user)))
     _forget_old(connection, builds.c.id <= key[0] - KEPT_BUILDS)
     _forget_old(connection, builds.c.begun_at < now - timedelta(days=KEPT_DAYS))
     return int(key[0])
@@ -68,7 +86,7 @@ def join(connection: Connection, build_id: int, user: str) -> None:
     Raises:
         IntegrityError: Another process did the same meanwhile: ask again in a new transaction.
     """
-    name = _name(user)
+    name = as_name(user)
     known = select(build_users.c.id).where(build_users.c.build_id == build_id, build_users.c.user == name)
     there = select(builds.c.id).where(builds.c.id == build_id)
     if connection.execute(there).first() is not None and connection.execute(known).first() is None:
@@ -84,6 +102,7 @@ def end(
     error: str,
     log: str,
     size_bytes: int,
+    request_fault: bool,
     now: datetime,
 ) -> None:
     """See `BuildHistory.end_build`."""
@@ -103,13 +122,14 @@ def end(
             error=_text(error),
             log=_text(log),
             size_bytes=size_bytes,
+            request_fault=request_fault,
         )
     )
 
 
 def interrupt(connection: Connection, hub: str, now: datetime) -> list[BuildRecord]:
     """See `BuildHistory.interrupt_builds`."""
-    running = (builds.c.hub == _name(hub), builds.c.outcome == Outcome.RUNNING.value)
+    running = (builds.c.hub == as_name(hub), builds.c.outcome == Outcome.RUNNING.value)
     found = [row.id for row in connection.execute(select(builds.c.id).where(*running).order_by(builds.c.id))]
     connection.execute(update(builds).where(*running).values(outcome=Outcome.INTERRUPTED.value, ended_at=now))
     return [record for build_id in found if (record := build(connection, build_id)) is not None]
@@ -132,7 +152,7 @@ def usual_seconds(connection: Connection, base: str, packages: int) -> float | N
     query = (
         select(builds.c.work_seconds)
         .where(
-            builds.c.base == _name(base),
+            builds.c.base == as_name(base),
             builds.c.outcome == Outcome.DONE.value,
             builds.c.packages.between((packages + 1) // 2, packages * 2),
         )
@@ -141,6 +161,47 @@ def usual_seconds(connection: Connection, base: str, packages: int) -> float | N
     )
     found = [row.work_seconds for row in connection.execute(query)]
     return statistics.median(found) if found else None
+
+
+def usual_times(connection: Connection, base: str) -> UsualTimes:
+    """See `BuildHistory.usual_times`."""
+    query = (
+        select(builds.c.packages, builds.c.work_seconds)
+        .where(builds.c.base == as_name(base), builds.c.outcome == Outcome.DONE.value)
+        .order_by(builds.c.id.desc())
+        .limit(LOOKED_AT_BUILDS)
+    )
+    return UsualTimes([(row.packages, row.work_seconds) for row in connection.execute(query)])
+
+
+def last_of_requests(connection: Connection, requests: Sequence[tuple[str, Sequence[str]]]) -> list[LastBuild | None]:
+    """See `BuildHistory.last_of_requests`."""
+    keys = [_request_key(as_name(base), [_text(one) for one in requirements]) for base, requirements in requests]
+    wanted, found = sorted(set(keys)), {}
+    for start in range(0, len(wanted), _KEYS_AT_ONCE):
+        last_ids = (
+            select(func.max(builds.c.id))
+            .where(
+                builds.c.request_key.in_(wanted[start : start + _KEYS_AT_ONCE]),
+                builds.c.outcome.in_([Outcome.DONE.value, Outcome.FAILED.value]),
+            )
+            .group_by(builds.c.request_key)
+        )
+        for row in connection.execute(select(*_last_columns).where(builds.c.id.in_(last_ids))):
+            found[row.request_key] = LastBuild(
+                digest=row.digest,
+                outcome=Outcome(row.outcome),
+                request_fault=row.request_fault,
+                error=row.error,
+                seconds=row.work_seconds,
+            )
+    return [found.get(key) for key in keys]
+
+
+def _request_key(base: str, requirements: Sequence[str]) -> str:
+    """What builds of one request have in common; 0004 made it for older ones."""
+    form = json.dumps([base, sorted(set(requirements))], separators=(",", ":"))
+    return hashlib.sha256(form.encode("ascii")).hexdigest()
 
 
 # Rows are `Any` here: SQLAlchemy 2.0 and 2.1 count their type parameters differently.
@@ -169,5 +230,6 @@ def _text(text: str) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _name(text: str) -> str:
+def as_name(text: str) -> str:
+    """A name as every database can keep it."""
     return _text(text)[:NAME_CHARACTERS]

@@ -15,7 +15,7 @@ from ..image.stacking import Stack
 from . import rows
 from .schema import environment_wheels, environments, holdings, locks
 
-_lock_columns = (
+lock_columns = (
     locks.c.id,
     locks.c.request_digest,
     locks.c.lineage,
@@ -23,18 +23,18 @@ _lock_columns = (
     locks.c.generation,
     locks.c.profile_lock_id,
 )
-_newest_first = (locks.c.generation.desc(), locks.c.id.desc())
+newest_first = (locks.c.generation.desc(), locks.c.id.desc())
 
 
 def stored(connection: Connection, lock_id: int) -> StoredLock | None:
     """See `Ledger.stored`."""
-    return _first(connection, select(*_lock_columns).where(locks.c.id == lock_id))
+    return _first(connection, select(*lock_columns).where(locks.c.id == lock_id))
 
 
 def held(connection: Connection, owner: str, request_digest: str) -> StoredLock | None:
     """See `Ledger.held`."""
     query = (
-        select(*_lock_columns)
+        select(*lock_columns)
         .join(holdings, holdings.c.lock_id == locks.c.id)
         .where(holdings.c.owner == owner, holdings.c.request_digest == request_digest)
     )
@@ -44,7 +44,7 @@ def held(connection: Connection, owner: str, request_digest: str) -> StoredLock 
 def held_in_lineage(connection: Connection, owner: str, lineage: str) -> StoredLock | None:
     """See `Ledger.held_in_lineage`."""
     query = (
-        select(*_lock_columns)
+        select(*lock_columns)
         .join(holdings, holdings.c.lock_id == locks.c.id)
         .where(holdings.c.owner == owner, holdings.c.lineage == lineage)
         .order_by(holdings.c.since.desc(), locks.c.id.desc())
@@ -55,23 +55,23 @@ def held_in_lineage(connection: Connection, owner: str, lineage: str) -> StoredL
 def newest(connection: Connection, scope: str, request_digest: str) -> StoredLock | None:
     """See `Ledger.newest`."""
     query = (
-        select(*_lock_columns)
+        select(*lock_columns)
         .where(locks.c.scope == scope, locks.c.request_digest == request_digest)
-        .order_by(*_newest_first)
+        .order_by(*newest_first)
     )
     return _first(connection, query)
 
 
 def newest_in_lineage(connection: Connection, scope: str, lineage: str) -> StoredLock | None:
     """See `Ledger.newest_in_lineage`."""
-    query = select(*_lock_columns).where(locks.c.scope == scope, locks.c.lineage == lineage).order_by(*_newest_first)
+    query = select(*lock_columns).where(locks.c.scope == scope, locks.c.lineage == lineage).order_by(*newest_first)
     return _first(connection, query)
 
 
 def descendant(connection: Connection, ancestor_id: int, request_digest: str) -> StoredLock | None:
     """See `Ledger.descendant`."""
     query = (
-        select(*_lock_columns)
+        select(*lock_columns)
         .where(locks.c.ancestor_id == ancestor_id, locks.c.request_digest == request_digest)
         .order_by(locks.c.id.desc())
     )
@@ -149,7 +149,7 @@ def _equal_descendant(
     """The lock with this content that another process just made of the same ancestor; or the ancestor itself, which
     must not become its own."""
     query = (
-        select(*_lock_columns)
+        select(*lock_columns)
         .where(
             locks.c.scope == scope,
             locks.c.request_digest == request_digest,
@@ -182,7 +182,7 @@ def hold(connection: Connection, owner: str, lock: StoredLock, now: datetime) ->
 
 
 def record_environment(
-    connection: Connection, digest: str, base_digest: str, lock: Lock, size_bytes: int, now: datetime
+    connection: Connection, *, digest: str, base_digest: str, lock: Lock, size_bytes: int, now: datetime
 ) -> None:
     """See `Ledger.record_environment`.
 
@@ -274,10 +274,11 @@ def popularity(connection: Connection, wheels: Collection[str]) -> dict[str, int
 
 def _first(connection: Connection, query: Any) -> StoredLock | None:
     row = connection.execute(query.limit(1)).first()
-    return None if row is None else _stored(row)
+    return None if row is None else stored_of(row)
 
 
-def _stored(row: Any) -> StoredLock:
+def stored_of(row: Any) -> StoredLock:
+    """The lock in a row of `lock_columns`."""
     return StoredLock(
         id=row.id,
         request_digest=row.request_digest,

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.dialects.mysql import MEDIUMTEXT
 from sqlalchemy.types import TypeDecorator
@@ -155,7 +157,10 @@ builds = Table(
     Column("size_bytes", BigInteger, nullable=False),
     Column("error", LongText, nullable=False),
     Column("log", LongText, nullable=False),
+    Column("request_key", String(64), nullable=False, server_default=""),
+    Column("request_fault", Boolean, nullable=False, server_default=false()),
     Index(None, "digest", "id"),
+    Index(None, "request_key", "outcome", "id"),
     Index(None, "outcome", "hub"),
     Index(None, "base", "outcome", "id"),
     Index(None, "begun_at"),
@@ -163,7 +168,8 @@ builds = Table(
     sqlite_autoincrement=True,
 )
 """Builds, running and ended. `packages` is the number of requirements; `phase_seconds` is a JSON list of pairs, since
-some databases sort the keys of objects; `work_seconds` is how long it took without waiting for its turn."""
+some databases sort the keys of objects; `work_seconds` is how long it took without waiting for its turn; `request_key`
+is what the base's name and the requirements are found by, `request_fault` whether one that failed would fail again."""
 
 build_users = Table(
     "build_users",
@@ -174,3 +180,18 @@ build_users = Table(
     UniqueConstraint("build_id", "user"),
 )
 """Who asked for a build, in the order of `id`."""
+
+choices = Table(
+    "choices",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("user", String(NAME_CHARACTERS), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("options", JSON, nullable=False),
+    Column("last_used_at", UtcDateTime, nullable=False),
+    Column("uses", Integer, nullable=False),
+    UniqueConstraint("user", "digest"),
+    Index(None, "user", "last_used_at"),
+)
+"""What each user started lately. `digest` is the same for options that mean the same, `options` is as they were given
+last."""

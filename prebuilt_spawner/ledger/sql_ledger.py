@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import Connection
 
 from ..build.interface import BuildRecord, Outcome, StoredLock
+from ..build.lookups import LastBuild, Lookup
+from ..build.usual import UsualTimes
 from ..environment.lock import Lock
 from ..image.stacking import Stack
-from . import build_queries, queries, use_queries
+from . import build_queries, choice_queries, lookup_queries, queries, use_queries
 from .database import Database
 
 _REMOVAL_LOOK_SECONDS = 0.05
@@ -35,6 +40,7 @@ class SqlLedger:
 
     def __init__(self, db_url: str, *, now: Callable[[], datetime] = _utc_now) -> None:
         self._database = Database(db_url)
+        self._shelf = lookup_queries.LockShelf()
         self._now = now
 
     async def open(self) -> None:
@@ -64,6 +70,10 @@ class SqlLedger:
     async def descendant(self, *, ancestor_id: int, request_digest: str) -> StoredLock | None:
         """The lock that was resolved from the ancestor's pins for this request."""
         return await self._database.read(lambda connection: queries.descendant(connection, ancestor_id, request_digest))
+
+    async def look_up(self, lookups: Sequence[Lookup]) -> Sequence[StoredLock | None]:
+        """The answers of the five methods above to many questions, in their order."""
+        return await self._database.read(lambda connection: lookup_queries.look_up(connection, lookups, self._shelf))
 
     async def remember(
         self,
@@ -103,12 +113,32 @@ class SqlLedger:
         while not await self._database.write(lambda connection: use_queries.use(connection, digest, self._now())):  # noqa: ASYNC110
             await asyncio.sleep(_REMOVAL_LOOK_SECONDS)
 
-    async def record_environment(self, *, digest: str, base_digest: str, lock: Lock, size_bytes: int) -> None:
-        """An environment was made or used now."""
+    async def record_environment(
+        self,
+        *,
+        digest: str,
+        base_digest: str,
+        lock: Lock,
+        size_bytes: int,
+        user: str = "",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """An environment was made or used now, by a user who chose these options. What cannot be kept of the choice is
+        left out without an error."""
         now = self._now()
-        await self._database.write(
-            lambda connection: queries.record_environment(connection, digest, base_digest, lock, size_bytes, now)
-        )
+
+        def change(connection: Connection) -> None:
+            queries.record_environment(
+                connection, digest=digest, base_digest=base_digest, lock=lock, size_bytes=size_bytes, now=now
+            )
+            if options:
+                choice_queries.record(connection, user, options, now)
+
+        await self._database.write(change)
+
+    async def recent(self, *, user: str, since: datetime | None = None, limit: int = 5) -> Sequence[Mapping[str, Any]]:
+        """The options that this user chose last and not before `since`, newest first, those that mean the same once."""
+        return await self._database.read(lambda connection: choice_queries.recent(connection, user, since, limit))
 
     async def record_image(
         self, stack: Stack, *, layout_version: int, base_digest: str, lock: Lock, size_bytes: int
@@ -168,6 +198,7 @@ class SqlLedger:
         error: str = "",
         log: str = "",
         size_bytes: int = 0,
+        request_fault: bool = False,
     ) -> None:
         """A build has ended. One that has ended before stays as it was, and one that is not known stays so."""
         now = self._now()
@@ -180,6 +211,7 @@ class SqlLedger:
                 error=error,
                 log=log,
                 size_bytes=size_bytes,
+                request_fault=request_fault,
                 now=now,
             )
         )
@@ -196,6 +228,15 @@ class SqlLedger:
     async def last_builds(self, *, digest: str, limit: int = 1) -> Sequence[BuildRecord]:
         """The last builds of an environment, newest first."""
         return await self._database.read(lambda connection: build_queries.last(connection, digest, limit))
+
+    async def last_of_requests(self, requests: Sequence[tuple[str, Sequence[str]]]) -> Sequence[LastBuild | None]:
+        """The last build of each request (base image, requirements) that was done or failed; None where there was
+        none."""
+        return await self._database.read(lambda connection: build_queries.last_of_requests(connection, requests))
+
+    async def usual_times(self, *, base: str) -> UsualTimes:
+        """`usual_seconds` for any number of packages, as far as the last builds on the base say it."""
+        return await self._database.read(lambda connection: build_queries.usual_times(connection, base))
 
     async def usual_seconds(self, *, base: str, packages: int) -> float | None:
         """How long builds of about so many packages took lately on a base, without the wait for their turn: the

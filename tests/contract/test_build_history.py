@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from prebuilt_spawner.build.interface import BuildHistory, BuildRecord, Outcome
+from prebuilt_spawner.build.lookups import LastBuild
 from prebuilt_spawner.ledger import SqlLedger, build_queries, migrations
 
 DIGEST = "a" * 64
@@ -248,6 +249,60 @@ async def test_where_no_phase_was_told_the_clock_says_how_long_it_took(history, 
     assert await history.usual_seconds(base="-50", packages=1) == 0, "a clock that was put back"
 
 
+async def test_what_is_usual_is_the_same_whether_one_asks_for_one_size_or_for_many(history):
+    for number in range(60):
+        await done(history, seconds=number % 17, packages=number % 7)
+    await done(history, seconds=1000, packages=3, base="base:2")
+    times = await history.usual_times(base="base:1")
+    for packages in range(20):
+        assert times.seconds(packages) == await history.usual_seconds(base="base:1", packages=packages)
+    assert (await history.usual_times(base="base:3")).seconds(1) is None
+
+
+async def ended(history: BuildHistory, outcome: Outcome, *, seconds: float = 1, error="", fault=False, **asked) -> None:
+    build_id = await begin(history, **asked)
+    await history.end_build(
+        build_id, outcome=outcome, phase_seconds={"saving": seconds}, error=error, request_fault=fault
+    )
+
+
+async def test_the_last_build_of_a_request_is_found_by_its_base_and_its_packages_in_any_order(history):
+    await ended(history, Outcome.DONE, seconds=7, requirements=("numpy", "pandas"))
+    await ended(history, Outcome.FAILED, digest="", error="No.", fault=True, requirements=("numpy",))
+    await ended(history, Outcome.FAILED, error="Down.", base="base:2", requirements=("numpy",))
+    found = await history.last_of_requests(
+        [("base:1", ("pandas", "numpy")), ("base:1", ["numpy"]), ("base:2", ["numpy"]), ("base:3", ["numpy"])]
+    )
+    assert found == [
+        LastBuild(digest=DIGEST, outcome=Outcome.DONE, request_fault=False, error="", seconds=7),
+        LastBuild(digest="", outcome=Outcome.FAILED, request_fault=True, error="No.", seconds=1),
+        LastBuild(digest=DIGEST, outcome=Outcome.FAILED, request_fault=False, error="Down.", seconds=1),
+        None,
+    ]
+
+
+@pytest.mark.parametrize("later", [Outcome.RUNNING, Outcome.CANCELLED, Outcome.INTERRUPTED])
+async def test_a_build_that_came_to_no_end_does_not_count_as_the_last_one(history, later):
+    await ended(history, Outcome.FAILED, error="No.", fault=True)
+    build_id = await begin(history)
+    if later is Outcome.CANCELLED:
+        await history.end_build(build_id, outcome=later, phase_seconds={})
+    elif later is Outcome.INTERRUPTED:
+        await history.interrupt_builds(hub="hub")
+    (found,) = await history.last_of_requests([("base:1", ("numpy", "pandas>=2"))])
+    assert found.error == "No."
+    await ended(history, Outcome.DONE)
+    (found,) = await history.last_of_requests([("base:1", ("numpy", "pandas>=2"))])
+    assert found.outcome is Outcome.DONE
+
+
+async def test_the_last_builds_of_many_requests_are_found_at_once(history):
+    await ended(history, Outcome.DONE, seconds=3, requirements=("demo599",))
+    found = await history.last_of_requests([("base:1", (f"demo{number}",)) for number in range(600)])
+    assert [number for number, last in enumerate(found) if last is not None] == [599]
+    assert await history.last_of_requests([]) == []
+
+
 async def test_old_builds_are_forgotten_when_another_begins(history, clock):
     old = await begin(history)
     clock.pass_seconds(build_queries.KEPT_DAYS * 86400)
@@ -294,6 +349,30 @@ async def test_a_ledger_of_an_older_schema_keeps_what_it_knows(file):
     assert rows(file, "SELECT digest, uses FROM environments") == [("old", 5)]
 
 
+async def test_builds_of_the_schema_before_are_found_by_their_requests_and_are_nobodys_fault(file, clock):
+    engine = create_engine(f"sqlite:///{file}", poolclass=NullPool)
+    with engine.begin() as connection:
+        migrations.upgrade(connection, "0003")
+        for outcome, requirements in (("done", '["numpy", "\\u00e4"]'), ("failed", '["pandas"]')):
+            connection.execute(
+                text(
+                    "INSERT INTO builds (hub, digest, base, requirements, packages, begun_at, outcome, phase_seconds, "
+                    "work_seconds, size_bytes, error, log) VALUES ('hub', 'd', 'base:1', :requirements, 2, "
+                    "'2030-01-01', :outcome, '[]', 4.5, 1, 'No.', 'log')"
+                ),
+                {"outcome": outcome, "requirements": requirements},
+            )
+    ledger = SqlLedger(f"sqlite:///{file}", now=clock)
+    old, failed = await ledger.last_of_requests([("base:1", ("\u00e4", "numpy")), ("base:1", ("pandas",))])
+    assert (old.outcome, old.seconds) == (Outcome.DONE, 4.5)
+    assert (failed.outcome, failed.request_fault) == (Outcome.FAILED, False)
+    assert (await ledger.build(1)).log == "log"
+    await ended(ledger, Outcome.DONE, seconds=1, requirements=("pandas",))
+    (newer,) = await ledger.last_of_requests([("base:1", ("pandas",))])
+    assert newer.outcome is Outcome.DONE
+    await ledger.close()
+
+
 async def test_every_question_finds_its_rows_by_an_index(file):
     ledger = SqlLedger(f"sqlite:///{file}")
     await ledger.open()
@@ -304,6 +383,11 @@ async def test_every_question_finds_its_rows_by_an_index(file):
         "SELECT * FROM builds WHERE digest = '' ORDER BY id DESC LIMIT 1",
         "SELECT id FROM builds WHERE hub = '' AND outcome = 'running' ORDER BY id",
         "SELECT * FROM builds WHERE base = '' AND outcome = '' AND packages BETWEEN 1 AND 2 ORDER BY id DESC LIMIT 20",
+        "SELECT MAX(id) FROM builds WHERE request_key IN ('', 'a') AND outcome IN ('', 'a') GROUP BY request_key",
+        "SELECT * FROM builds WHERE id IN (SELECT MAX(id) FROM builds WHERE request_key = '' GROUP BY request_key)",
+        "SELECT packages, work_seconds FROM builds WHERE base = '' AND outcome = '' ORDER BY id DESC LIMIT 2000",
+        "SELECT * FROM choices WHERE user = '' AND digest = ''",
+        "SELECT * FROM choices WHERE user = '' AND last_used_at >= '' ORDER BY last_used_at DESC, id DESC LIMIT 5",
         "DELETE FROM builds WHERE id <= 1",
         "DELETE FROM builds WHERE begun_at < ''",
         "DELETE FROM build_users WHERE build_id IN (SELECT id FROM builds WHERE begun_at < '')",

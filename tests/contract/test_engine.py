@@ -107,6 +107,23 @@ async def test_a_base_that_is_absent_and_cannot_be_pulled_is_named(world):
     assert world.absent in caught.value.message
 
 
+async def test_a_base_is_known_once_it_was_probed_and_as_long_as_it_is_there(world):
+    reference = world.own_base()
+    assert await world.engine.known_base(reference) is None
+    base = await world.engine.resolve_base(reference)
+    assert await world.engine.known_base(reference) is None
+    probe = await world.engine.probe(base)
+    assert await world.engine.known_base(reference) == (base, probe)
+    world.forget(reference)
+    assert await world.engine.known_base(reference) is None
+
+
+async def test_what_is_absent_or_no_base_is_not_known_and_nothing_is_pulled(world, digest):
+    await world.engine.tag(await assembled(world, digest), named(world, digest))
+    for reference in (world.absent, named(world, digest), "Not A Name"):
+        assert await world.engine.known_base(reference) is None
+
+
 async def test_an_image_of_ours_is_no_base(world, digest):
     await world.engine.tag(await assembled(world, digest), named(world, digest))
     with pytest.raises(MalformedRequest):
@@ -311,6 +328,22 @@ async def test_an_image_that_was_removed_is_not_found(world, digest):
     assert await world.engine.find(named(world, digest)) is None
 
 
+@pytest.mark.parametrize("others", [0, 30])
+async def test_of_many_names_those_are_present_that_would_be_found(world, digest, others):
+    """However many are asked for: an engine has another way for many."""
+    first, contradicted, foreign, removed = (new_digest(world) for _ in range(4))
+    image = await world.engine.tag(await assembled(world, digest), named(world, digest))
+    await world.engine.tag(await assembled(world, first, content=b"y"), named(world, first))
+    await world.engine.tag(await assembled(world, removed, content=b"z"), named(world, removed))
+    world.forget(named(world, removed))
+    world.name(image.image_id, named(world, contradicted))
+    world.name_foreign(named(world, foreign))
+    absent = [f"{number:064x}" for number in range(others)]
+    asked = [named(world, one) for one in (digest, first, contradicted, foreign, removed, *absent)]
+    assert set(await world.engine.present(asked)) == {named(world, digest), named(world, first)}
+    assert not await world.engine.present([])
+
+
 async def test_an_image_that_has_gone_gets_no_name(world, digest):
     image = await assembled(world, digest)
     await world.engine.discard(image)
@@ -418,6 +451,11 @@ async def test_an_engine_that_cannot_be_reached_says_so_and_never_that_something
         await world.engine.resolve_base(world.base)
     with pytest.raises(EngineUnavailable):
         await world.engine.find(named(world, digest))
+    with pytest.raises(EngineUnavailable):
+        await world.engine.known_base(world.base)
+    for names in (1, 30):
+        with pytest.raises(EngineUnavailable):
+            await world.engine.present([named(world, f"{number:064x}") for number in range(names)])
     with pytest.raises(EngineUnavailable):
         await world.engine.assemble(plan, report=ignore)
     with pytest.raises(EngineUnavailable):

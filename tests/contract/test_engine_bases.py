@@ -104,6 +104,12 @@ async def test_a_base_whose_answer_is_of_no_use_is_named_and_leaves_no_container
     assert world.probing([base]) == 0
 
 
+async def test_a_base_that_was_probed_is_known_to_a_hub_that_has_just_started(world):
+    base = await world.engine.resolve_base(world.base)
+    probe = await world.engine.probe(base)
+    assert await world.limited(BaseLimits()).known_base(world.base) == (base, probe)
+
+
 # -- pulls -------------------------------------------------------------------------------------------------------------
 
 

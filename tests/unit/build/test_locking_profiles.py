@@ -243,6 +243,7 @@ async def test_lock_files_that_were_not_used_for_long_are_forgotten(world, monke
         return parse_pylock(text, *args, **more)
 
     monkeypatch.setattr("prebuilt_spawner.build.lock_files.parse_pylock", parse)
+    monkeypatch.setattr("prebuilt_spawner.build.lock_files._KEPT_LOCKS", 32)
     used = with_file(world, ("demo", "0.1"))
     for number in range(100):
         await world.lock("a", "demo", profile=with_file(world, ("demo", f"1.{number}")))

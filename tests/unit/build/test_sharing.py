@@ -8,6 +8,7 @@ import pytest
 
 from prebuilt_spawner.build.events import BuildEvent, Phase, ignore
 from prebuilt_spawner.build.sharing import SharedTasks
+from prebuilt_spawner.build.trail import MAX_OUTPUT_CHARACTERS, EventTrail
 
 
 class Gate:
@@ -144,3 +145,29 @@ async def test_closing_ends_every_task():
     assert gate.cancelled.is_set()
     with pytest.raises(asyncio.CancelledError):
         await waiter
+
+
+async def test_who_comes_later_is_told_what_the_start_does_however_much_was_counted_and_printed_since():
+    """A summary is neither replaced by a newer count nor forgotten with the output that came with it."""
+    gate, tasks = asyncio.Event(), SharedTasks[int]()
+
+    async def work(report) -> int:
+        report(BuildEvent(phase=Phase.SAVING, total=3, summary="It is built first.", output="x"))
+        for number in range(1, 4):
+            report(BuildEvent(phase=Phase.SAVING, message="Saving", done=number, total=3))
+            report(BuildEvent(phase=Phase.SAVING, output="y" * MAX_OUTPUT_CHARACTERS))
+        await gate.wait()
+        return 1
+
+    first = asyncio.create_task(tasks.run("a", work, report=ignore))
+    await asyncio.sleep(0)
+    heard: list[BuildEvent] = []
+    second = asyncio.create_task(tasks.run("a", work, report=heard.append))
+    while sum(len(event.output) for event in heard) < MAX_OUTPUT_CHARACTERS:
+        await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(first, second)
+    late = EventTrail()
+    for event in heard:
+        late.add(event)
+    assert [event.summary for event in late if event.summary] == ["It is built first."]
