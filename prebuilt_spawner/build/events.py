@@ -31,6 +31,7 @@ class BuildEvent:
         output: What a tool printed: any text, of any length, with whatever control characters.
         estimate_seconds: How long everything from here to the image usually takes; 0 is unknown. In a wait, everything
             that comes after it.
+        age_seconds: How long ago the step began, for whoever is told of it later.
     """
 
     phase: Phase
@@ -39,6 +40,7 @@ class BuildEvent:
     total: int = 0
     output: str = ""
     estimate_seconds: float = 0
+    age_seconds: float = 0
 
 
 def counts_on(event: BuildEvent, earlier: BuildEvent) -> bool:

@@ -112,7 +112,7 @@ class BuildManager:
         self._limits = limits
         self._now = now
         self._queue = Queue(limits.max_concurrent_builds, most_waiting=limits.max_queued_builds)
-        self._builds: SharedTasks[DerivedImage] = SharedTasks()
+        self._builds: SharedTasks[DerivedImage] = SharedTasks(now=now)
         self._waiting: dict[str, list[str]] = {}
         """The users who wait for a build, by environment digest."""
         self._recorded_as: dict[str, int] = {}
