@@ -34,6 +34,9 @@ class PrebuiltError(Exception):
         package: The normalised name of the package that it is about; "" where there is none, or several.
         cause: A short word for what went wrong, finer than the class: a `build.failure.Kind`. By it a failure is
             remembered and counted. Where nobody said, the class's `reason`.
+
+    Attributes:
+        build_id: The ledger's number of the build that it ended; 0 where there is none.
     """
 
     status: ClassVar[int] = 500
@@ -47,6 +50,7 @@ class PrebuiltError(Exception):
         self.detail = detail
         self.package = package
         self.cause = cause or self.reason
+        self.build_id = 0
 
 
 class RequestError(PrebuiltError):

@@ -160,12 +160,12 @@ class BuildManager:
             # Without a phase, it was answered from memory.
             if chronicle.phase_seconds():
                 with suppress(StorageFailure):
-                    await self._record_unresolved(request, failure, chronicle)
+                    failure.build_id = await self._record_unresolved(request, failure, chronicle)
             raise
 
     async def _record_unresolved(
         self, request: EnvironmentRequest, failure: PrebuiltError, chronicle: Chronicle
-    ) -> None:
+    ) -> int:
         build_id = await self._history.begin_build(
             hub=self._hub, digest="", base=request.base, requirements=request.requirements, user=request.user
         )
@@ -177,6 +177,7 @@ class BuildManager:
             log=_with_detail(chronicle.log(), failure.detail),
         )
         _log.info("Build %d was not resolved: %s %s", build_id, failure.message, failure.detail)
+        return build_id
 
     async def _built(self, request: EnvironmentRequest, environment: Environment, report: Report) -> DerivedImage:
         digest = environment.digest
@@ -192,6 +193,11 @@ class BuildManager:
                 return await self._builds.run(
                     digest, lambda tell: self._build(request, environment, tell), report=report
                 )
+        except asyncio.CancelledError:
+            # By its build's number a wait that took too long is found beside what it waited for.
+            build = f"build {self._recorded_as[digest]}" if digest in self._recorded_as else "the build"
+            _log.info("%s does not wait for %s of %s any more", request.user, build, environment.image)
+            raise
         finally:
             waiting.remove(request.user)
             if not waiting:
@@ -245,7 +251,7 @@ class BuildManager:
             outcome = Outcome.CANCELLED
             raise
         except PrebuiltError as failure:
-            error, detail = failure.message, failure.detail
+            error, detail, failure.build_id = failure.message, failure.detail, build_id
             self._failures.remember(digest, failure)
             _log.info("Build %d of %s failed: %s %s", build_id, environment.image, error, failure.detail)
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from prebuilt_spawner.build.remembered import RememberedFailures
 from prebuilt_spawner.errors import (
     BuildTimeout,
     EngineFailure,
+    EngineUnavailable,
     IndexUnavailable,
     QueueFull,
     StorageFailure,
@@ -393,6 +395,7 @@ async def test_a_build_is_remembered_with_all_who_asked(world: World):
     assert record.ended_at >= record.begun_at
     assert "Saving to the engine" in record.log
     assert record.error == ""
+    assert record.size_bytes == (await world.provider.present(environment)).size_bytes > 0
 
 
 async def test_a_build_that_failed_is_remembered_with_its_reason(world: World):
@@ -401,6 +404,33 @@ async def test_a_build_that_failed_is_remembered_with_its_reason(world: World):
         await world.ensure("a", "alpha")
     record = await world.ledger.build(1)
     assert (record.outcome, record.error) == (Outcome.FAILED, "The container engine broke off.")
+
+
+async def test_a_failure_bears_the_number_of_its_build(world: World):
+    """For all who waited, and for those who are answered from memory; what was no build has none."""
+    world.wheel_store.bad_wheels["alpha"] = UnbuildableEnvironment("alpha is malformed.")
+    for users in ("ab", "c"):
+        failures = await asyncio.gather(*(world.start(user, "alpha") for user in users), return_exceptions=True)
+        assert [(type(failure), failure.build_id) for failure in failures] == [(UnbuildableEnvironment, 1)] * len(users)
+    with pytest.raises(UnresolvableRequest) as unresolved:
+        await world.ensure("a", "delta")
+    assert unresolved.value.build_id == 2
+    world.engine.unavailable = EngineUnavailable("It is down.")
+    with pytest.raises(EngineUnavailable) as nothing:
+        await world.ensure("a", "beta")
+    assert nothing.value.build_id == 0
+
+
+async def test_who_stops_waiting_is_in_the_log_with_the_builds_number(world: World, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "prebuilt_spawner")
+    gate = world.gate("assemble")
+    leaves, stays = world.start("ada", "alpha"), world.start("bob", "alpha")
+    await world.until("assemble", 1)
+    leaves.cancel()
+    await asyncio.wait([leaves])
+    assert "ada does not wait for build 1 of test/env:" in caplog.text
+    gate.set()
+    await stays
 
 
 async def test_a_build_that_everybody_left_is_remembered_as_cancelled(world: World):
