@@ -20,6 +20,8 @@ KEPT_DAYS = 365
 USUAL_BUILDS = 20
 """How many of the last builds say what is usual."""
 
+_NO_WORK = (Phase.WAITING.value, Phase.RESOLVING.value)
+
 
 def begin(
     connection: Connection,
@@ -91,7 +93,7 @@ def end(
     begun_at = connection.execute(select(builds.c.begun_at).where(*running)).scalar()
     if begun_at is None:
         return
-    worked = [seconds for phase, seconds in phase_seconds.items() if phase != Phase.WAITING.value]
+    worked = [seconds for phase, seconds in phase_seconds.items() if phase not in _NO_WORK]
     connection.execute(
         update(builds)
         .where(*running)

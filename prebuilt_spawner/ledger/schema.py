@@ -163,7 +163,8 @@ builds = Table(
     sqlite_autoincrement=True,
 )
 """Builds, running and ended. `packages` is the number of requirements; `phase_seconds` is a JSON list of pairs, since
-some databases sort the keys of objects; `work_seconds` is how long it took without waiting for its turn."""
+some databases sort the keys of objects; `work_seconds` is how long it took without choosing versions and without
+waiting for its turn."""
 
 build_users = Table(
     "build_users",
