@@ -36,6 +36,9 @@ class PrebuiltError(Exception):
             remembered and counted. Where nobody said, the class's `reason`.
         about: The user option that it is about: "packages", "profile", "image" or "refresh"; "" where nobody said.
         entry: The entry of the package list that it is about, or the package's name; "" where there is none.
+
+    Attributes:
+        build_id: The ledger's number of the build that it ended; 0 where there is none.
     """
 
     status: ClassVar[int] = 500
@@ -53,6 +56,7 @@ class PrebuiltError(Exception):
         self.cause = cause or self.reason
         self.about = about
         self.entry = entry
+        self.build_id = 0
 
 
 class RequestError(PrebuiltError):

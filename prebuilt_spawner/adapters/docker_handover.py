@@ -106,7 +106,7 @@ class DockerHandover:
                 why,
             )
             return "build"
-        await self._docker.run(lambda client, stop: discard(client, made.image_id))
+        await asyncio.shield(self._docker.run(lambda client, stop: discard(client, made.image_id)))
         _log.info("The container engine takes images without the layers that it has: they are loaded from archives")
         return "archive"
 
@@ -173,11 +173,12 @@ def _report_saving(plan: ImagePlan, report: Report) -> None:
 
 
 def _trial_of(plan: ImagePlan) -> ImagePlan:
-    """An image on the same lower layers with one small file, which nobody else has."""
-    digest = secrets.token_hex(32)
-    header = tar_header(f"prebuilt-spawner-{digest}", size_bytes=len(_TRIAL), mode=0o644, kind="file")
+    """An image on the same lower layers with one small file, which nobody else has. It bears the plan's digest: whoever
+    puts in order what a build left behind finds it by that."""
+    word = secrets.token_hex(32)
+    header = tar_header(f"prebuilt-spawner-{word}", size_bytes=len(_TRIAL), mode=0o644, kind="file")
     layer = Layer(comment="a trial", parts=(header + _TRIAL + padding(len(_TRIAL)) + END_OF_ARCHIVE,))
-    return replace(plan, layers=(layer,), labels={DIGEST_LABEL: digest}, environment={}, digest=digest)
+    return replace(plan, layers=(layer,), labels={DIGEST_LABEL: plan.digest}, environment={})
 
 
 def _has_containerd_store(client: docker.APIClient) -> bool:

@@ -1,4 +1,4 @@
-"""What a Docker Engine holds of ours: images, and the containers that probe and compile."""
+"""What a Docker Engine holds of ours: images, and the containers that probe, compile and check."""
 
 from __future__ import annotations
 
@@ -14,8 +14,16 @@ import docker
 from docker.errors import APIError, NotFound
 
 from ..build.inventory import InventoryImage
-from ..image.names import BASE_DIGEST_LABEL, COMPILER_LABEL, DIGEST_LABEL, PACKAGES_LABEL, PROBE_LABEL
-from .docker_bases import base_of
+from ..image.names import (
+    BASE_DIGEST_LABEL,
+    CHECK_LABEL,
+    COMPILER_LABEL,
+    DIGEST_LABEL,
+    HUB_LABEL,
+    PACKAGES_LABEL,
+    PROBE_LABEL,
+)
+from .docker_bases import base_of, labels_of
 from .docker_client import DockerClient
 
 _log = logging.getLogger(__name__)
@@ -62,10 +70,10 @@ class DockerInventory:
         """See `ImageInventory.discard`."""
         await self._docker.run_slow(lambda client, stop: _discard(client, image_id))
 
-    async def remove_ended_helpers(self) -> int:
-        """See `ImageInventory.remove_ended_helpers`."""
+    async def remove_left_helpers(self, *, hub: str) -> int:
+        """See `ImageInventory.remove_left_helpers`."""
         return await self._docker.run_slow(
-            lambda client, stop: _remove_ended_helpers(client, self._helper_labels, self._helper_grace)
+            lambda client, stop: _remove_left_helpers(client, self._helper_labels, hub, self._helper_grace)
         )
 
     async def close(self) -> None:
@@ -157,16 +165,17 @@ def _discard(client: docker.APIClient, image_id: str) -> None:
                     raise
 
 
-def _remove_ended_helpers(client: docker.APIClient, labels: list[str], grace: timedelta) -> int:
+def _remove_left_helpers(client: docker.APIClient, labels: list[str], hub: str, grace: timedelta) -> int:
     # The engine's clock and ours may differ by more than the grace; its own word of now has no other source.
     now = _time(client.info().get("SystemTime")) or datetime.now(timezone.utc)
     removed = 0
     for container in _helpers(client, labels):
         try:
             state = client.inspect_container(container)
-            if not _has_ended(state, now, grace):
+            own = labels_of(state).get(HUB_LABEL) == hub
+            if not own and not _has_ended(state, now, grace):
                 continue
-            client.remove_container(container, v=True)
+            client.remove_container(container, v=True, force=own)
         except NotFound:
             continue
         except APIError as error:
@@ -179,7 +188,7 @@ def _remove_ended_helpers(client: docker.APIClient, labels: list[str], grace: ti
 
 
 def _helpers(client: docker.APIClient, labels: list[str]) -> Iterable[str]:
-    for label in (PROBE_LABEL, COMPILER_LABEL):
+    for label in (PROBE_LABEL, COMPILER_LABEL, CHECK_LABEL):
         for container in client.containers(all=True, filters={"label": [label, *labels]}):
             yield container["Id"]
 

@@ -14,12 +14,12 @@ class MemoryInventory:
 
     Attributes:
         switches: By the names of the interface's methods.
-        ended_helpers: How many containers that probed or compiled have ended and are still there.
+        left_helpers: The hub of each container that was left behind.
     """
 
     def __init__(self, engine: MemoryEngine, *, repository: str) -> None:
         self.switches = Switches()
-        self.ended_helpers = 0
+        self.left_helpers: list[str] = []
         self._engine = engine
         self._repository = repository
 
@@ -64,10 +64,11 @@ class MemoryInventory:
         if image_id not in self._engine.names.values() and image_id not in self._engine.in_use:
             self._engine.plans.pop(image_id, None)
 
-    async def remove_ended_helpers(self) -> int:
-        """See `ImageInventory.remove_ended_helpers`."""
-        await self._pass("remove_ended_helpers")
-        removed, self.ended_helpers = self.ended_helpers, 0
+    async def remove_left_helpers(self, *, hub: str) -> int:
+        """See `ImageInventory.remove_left_helpers`. Those of other hubs never ended a while ago."""
+        await self._pass("remove_left_helpers")
+        removed = self.left_helpers.count(hub)
+        self.left_helpers = [other for other in self.left_helpers if other != hub]
         return removed
 
     async def close(self) -> None:

@@ -32,6 +32,7 @@ class BuildEvent:
         estimate_seconds: How long everything from here to the image usually takes; 0 is unknown. In a wait, everything
             that comes after it.
         summary: A line that says what this start does, shown above the steps; "" where the event says nothing of it.
+        age_seconds: How long ago the step began, for whoever is told of it later.
     """
 
     phase: Phase
@@ -41,6 +42,7 @@ class BuildEvent:
     output: str = ""
     estimate_seconds: float = 0
     summary: str = ""
+    age_seconds: float = 0
 
 
 def counts_on(event: BuildEvent, earlier: BuildEvent) -> bool:

@@ -73,9 +73,9 @@ class ImageInventory(Protocol):
     async def discard(self, image_id: str) -> None:
         """Remove an image that has no name and that no container uses; otherwise do nothing."""
 
-    async def remove_ended_helpers(self) -> int:
-        """Remove the containers that probed bases or compiled for them, and ended a while ago without being removed;
-        returns how many."""
+    async def remove_left_helpers(self, *, hub: str) -> int:
+        """Remove the containers that probe bases, compile for them or check images and were left behind: all that this
+        hub made, which makes none yet, and those of others that ended a while ago; returns how many."""
 
     async def close(self) -> None:
         """Release connections and threads."""

@@ -15,7 +15,7 @@ from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock
 from ..errors import BuildTimeout, PrebuiltError, RequestError, StorageFailure
 from .chronicle import Chronicle
-from .events import BuildEvent, Phase, Report
+from .events import BuildEvent, Phase, Report, ignore
 from .interface import BuildHistory, DerivedImage, Engine, Ledger, Outcome, WheelStore
 from .locking import Locksmith
 from .preview import Preview, Readiness, as_summary
@@ -115,7 +115,9 @@ class BuildManager:
         self._limits = limits
         self._now = now
         self._queue = Queue(limits.max_concurrent_builds, most_waiting=limits.max_queued_builds)
-        self._builds: SharedTasks[DerivedImage] = SharedTasks()
+        self._builds: SharedTasks[DerivedImage] = SharedTasks(now=now)
+        self._recording: SharedTasks[None] = SharedTasks()
+        """What puts down what could not be resolved, by the identity of the failure."""
         self._waiting: dict[str, list[str]] = {}
         """The users who wait for a build, by environment digest."""
         self._recorded_as: dict[str, int] = {}
@@ -139,7 +141,8 @@ class BuildManager:
         """
         base = await self._engine.resolve_base(request.base)
         probe = await self._engine.probe(base)
-        lock = await self._locked(request, base, probe, report)
+        chronicle = Chronicle(self._now)
+        lock = await self._locked(request, base, probe, chronicle, report)
         environment = self._provider.name(base=base, probe=probe, lock=lock)
         await self._ledger.use_environment(environment.digest)
         image = await self._provider.present(environment)
@@ -147,7 +150,7 @@ class BuildManager:
             report(
                 BuildEvent(phase=Phase.WAITING, summary=as_summary(await self._previews.of_start(request, environment)))
             )
-            image = await self._built(request, environment, report)
+            image = await self._built(request, environment, chronicle, report)
         else:
             report(BuildEvent(phase=Phase.READY, summary=as_summary(Preview(readiness=Readiness.READY))))
         await self._ledger.record_environment(
@@ -181,9 +184,10 @@ class BuildManager:
         await self._guard.close()
         await self._ledger.close()
 
-    async def _locked(self, request: EnvironmentRequest, base: BaseImage, probe: BaseProbe, report: Report) -> Lock:
+    async def _locked(
+        self, request: EnvironmentRequest, base: BaseImage, probe: BaseProbe, chronicle: Chronicle, report: Report
+    ) -> Lock:
         """The request's lock. What could not be resolved is remembered as a build that failed."""
-        chronicle = Chronicle(self._now)
 
         def tell(event: BuildEvent) -> None:
             chronicle.add(event)
@@ -204,20 +208,29 @@ class BuildManager:
     async def _record_unresolved(
         self, request: EnvironmentRequest, failure: PrebuiltError, chronicle: Chronicle
     ) -> None:
-        build_id = await self._history.begin_build(
-            hub=self._hub, digest="", base=request.base, requirements=request.requirements, user=request.user
-        )
-        await self._history.end_build(
-            build_id,
-            outcome=Outcome.FAILED,
-            phase_seconds=chronicle.phase_seconds(),
-            error=failure.message,
-            log=_with_detail(chronicle.log(), failure.detail),
-            request_fault=isinstance(failure, RequestError),
-        )
-        _log.info("Build %d was not resolved: %s %s", build_id, failure.message, failure.detail)
+        """All who waited get the same failure: the first of them has it recorded, and the others are named too."""
 
-    async def _built(self, request: EnvironmentRequest, environment: Environment, report: Report) -> DerivedImage:
+        async def record(_: Report) -> None:
+            failure.build_id = await self._history.begin_build(
+                hub=self._hub, digest="", base=request.base, requirements=request.requirements, user=request.user
+            )
+            await self._history.end_build(
+                failure.build_id,
+                outcome=Outcome.FAILED,
+                phase_seconds=chronicle.phase_seconds(),
+                error=failure.message,
+                log=_with_detail(chronicle.log(), failure.detail),
+                request_fault=isinstance(failure, RequestError),
+            )
+            _log.info("Build %d was not resolved: %s %s", failure.build_id, failure.message, failure.detail)
+
+        if not failure.build_id:
+            await self._recording.run(id(failure), record, report=ignore)
+        await self._join(failure.build_id, request.user)
+
+    async def _built(
+        self, request: EnvironmentRequest, environment: Environment, chronicle: Chronicle, report: Report
+    ) -> DerivedImage:
         digest = environment.digest
         if request.refresh:
             self._failures.forget(digest)
@@ -229,8 +242,13 @@ class BuildManager:
                 if digest in self._recorded_as:
                     await self._join(self._recorded_as[digest], request.user)
                 return await self._builds.run(
-                    digest, lambda tell: self._build(request, environment, tell), report=report
+                    digest, lambda tell: self._build(request, environment, chronicle, tell), report=report
                 )
+        except asyncio.CancelledError:
+            # By its build's number a wait that took too long is found beside what it waited for.
+            build = f"build {self._recorded_as[digest]}" if digest in self._recorded_as else "the build"
+            _log.info("%s does not wait for %s of %s any more", request.user, build, environment.image)
+            raise
         finally:
             waiting.remove(request.user)
             if not waiting:
@@ -241,9 +259,10 @@ class BuildManager:
         with suppress(StorageFailure):
             await self._history.join_build(build_id, user=user)
 
-    async def _build(self, request: EnvironmentRequest, environment: Environment, report: Report) -> DerivedImage:
-        """One build in its turn, for whoever waits."""
-        chronicle = Chronicle(self._now)
+    async def _build(
+        self, request: EnvironmentRequest, environment: Environment, chronicle: Chronicle, report: Report
+    ) -> DerivedImage:
+        """One build in its turn, for whoever waits. Its story begins with how the first of them got its lock."""
 
         def tell(event: BuildEvent) -> None:
             chronicle.add(event)
@@ -286,6 +305,7 @@ class BuildManager:
             raise
         except PrebuiltError as failure:
             error, detail, fault = failure.message, failure.detail, isinstance(failure, RequestError)
+            failure.build_id = build_id
             self._failures.remember(digest, failure)
             _log.info("Build %d of %s failed: %s %s", build_id, environment.image, error, failure.detail)
             raise
@@ -334,9 +354,12 @@ class BuildManager:
     async def _heard(self, work: Awaitable[DerivedImage], chronicle: Chronicle) -> DerivedImage:
         """The result of work that goes on being heard of."""
         task = asyncio.ensure_future(work)
+        begun = self._now()
         try:
             while not task.done():
-                left_seconds = self._limits.silence_seconds - chronicle.silent_seconds
+                # Its wait for its turn may have been silent for long.
+                silent_seconds = min(chronicle.silent_seconds, self._now() - begun)
+                left_seconds = self._limits.silence_seconds - silent_seconds
                 if left_seconds <= 0:
                     raise BuildTimeout(
                         "Preparing the environment has stopped for an unknown reason. Try again, and tell your "

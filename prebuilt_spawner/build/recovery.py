@@ -20,8 +20,8 @@ class BuildMemory(BuildHistory, EnvironmentUse, Protocol):
 async def recover(ledger: BuildMemory, inventory: ImageInventory, *, hub: str) -> Sequence[BuildRecord]:
     """Mark the builds that this hub left running as interrupted, and remove what they left half-made.
 
-    That are images without a name, and the containers that probe and compile, once they have ended. Images that another
-    hub makes at this moment stay, and so does everything that a container uses. To be called once, before the first
+    That are images without a name, and the containers that probe, compile and check. Images that another hub makes at
+    this moment stay, and so does everything that a container of somebody else uses. To be called once, before the first
     build.
 
     Returns:
@@ -35,7 +35,7 @@ async def recover(ledger: BuildMemory, inventory: ImageInventory, *, hub: str) -
     for record in interrupted:
         _log.warning("The hub ended during build %d (%s)", record.id, record.digest[:12] or "not resolved yet")
     try:
-        containers = await inventory.remove_ended_helpers()
+        containers = await inventory.remove_left_helpers(hub=hub)
         images = await _remove_half_made(ledger, inventory)
     except SurroundingsError as error:
         _log.error("What interrupted builds left behind was not removed: %s (%s)", error.message, error.detail)

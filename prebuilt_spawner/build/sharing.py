@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -25,10 +26,14 @@ class SharedTasks(Generic[T]):
     """Runs one task for each key, however many wait for it.
 
     The task belongs to nobody who waits: a waiter that is cancelled does not disturb the others, and when the last
-    one leaves, the task is cancelled. A waiter that comes later is told what was reported before.
+    one leaves, the task is cancelled. A waiter that comes later is told what was reported before, and how long ago.
+
+    Args:
+        now: A clock in seconds that never goes back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
         self._running: dict[Hashable, _Shared[T]] = {}
         self._stopping: dict[Hashable, set[asyncio.Task[T]]] = {}
 
@@ -65,7 +70,7 @@ class SharedTasks(Generic[T]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, key: Hashable, work: Callable[[Report], Awaitable[T]]) -> _Shared[T]:
-        events = EventTrail()
+        events = EventTrail(self._now)
         loop = asyncio.get_running_loop()
 
         def tell(event: BuildEvent) -> None:

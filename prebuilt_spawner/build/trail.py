@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from .events import BuildEvent, counts_on
@@ -11,11 +12,17 @@ MAX_OUTPUT_CHARACTERS = 64 * 1024
 
 
 class EventTrail:
-    """The events of a task, in order. A later event of a step that counts replaces the one before it; of what tools
-    printed only the end is kept."""
+    """The events of a task, in order, with their age. A later event of a step that counts replaces the one before it;
+    of what tools printed only the end is kept.
 
-    def __init__(self) -> None:
-        self._events: list[BuildEvent] = []
+    Args:
+        now: A clock in seconds that never goes back.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        # When each step began, and what it is.
+        self._events: list[tuple[float, BuildEvent]] = []
         self._output_characters = 0
 
     def add(self, event: BuildEvent) -> None:
@@ -23,23 +30,24 @@ class EventTrail:
         if event.output:
             event = replace(event, output=event.output[-MAX_OUTPUT_CHARACTERS:])
             self._output_characters += len(event.output)
-        last = self._events[-1] if self._events else None
+        began, last = self._events[-1] if self._events else (0.0, None)
         if last is not None and _replaces(event, last):
-            self._events[-1] = event
+            self._events[-1] = began, event
         else:
-            self._events.append(event)
+            self._events.append((self._now(), event))
         self._forget_old_output()
 
     def __iter__(self) -> Iterator[BuildEvent]:
-        return iter(tuple(self._events))
+        now = self._now()
+        return iter([replace(event, age_seconds=now - began) for began, event in self._events])
 
     def _forget_old_output(self) -> None:
         while self._output_characters > 2 * MAX_OUTPUT_CHARACTERS:
-            index = next(number for number, event in enumerate(self._events) if event.output)
-            event = self._events[index]
+            index = next(number for number, (_, event) in enumerate(self._events) if event.output)
+            began, event = self._events[index]
             self._output_characters -= len(event.output)
             if event.message or event.summary:
-                self._events[index] = replace(event, output="")
+                self._events[index] = began, replace(event, output="")
             else:
                 del self._events[index]
 

@@ -34,14 +34,15 @@ class Bar:
         self._began_percent = 0.0
 
     def take(self, event: BuildEvent, now: float) -> None:
-        """Take account of an event that comes at this time."""
+        """Take account of an event of this time, which may be before that of others: of what was going on already when
+        this start joined it."""
         self._advance(now)
         if event.estimate_seconds > 0:
             self._estimate_seconds = event.estimate_seconds
             self._began = None
         if event.phase is Phase.WAITING or event.phase is Phase.READY:
             if self._began is not None:
-                self._estimate_seconds = max(0.0, self.remaining_seconds(now))
+                self._estimate_seconds = min(self._estimate_seconds, max(0.0, self.remaining_seconds(now)))
             self._began = None
         elif self._estimate_seconds and self._began is None:
             self._began, self._began_percent = now, self._percent
@@ -68,7 +69,7 @@ class Bar:
 
     def _advance(self, now: float) -> None:
         if self._began is not None:
-            passed = (now - self._began) / self._estimate_seconds
+            passed = max(0.0, now - self._began) / self._estimate_seconds
             # Nine tenths in the usual time; what takes longer comes ever closer to the end and does not reach it.
             part = 0.9 * passed if passed <= 1 else 1 - 0.1 / passed
             grown = self._began_percent + (_BUILT_PERCENT - self._began_percent) * part

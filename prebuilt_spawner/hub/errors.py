@@ -75,16 +75,17 @@ def errors_for_users(log: AnyLogger, doing: str, *, settings: MutableMapping[str
 
     Args:
         log: Where an error's detail or traceback goes.
-        doing: What is going on and for whom, for the log: `preparing the environment of ada/`.
+        doing: What is going on and for whom, for the log: `preparing the environment of ada`.
         settings: The hub's, in which JupyterHub counts failures in a row.
     """
     try:
         yield
     except PrebuiltError as error:
+        about = f"build {error.build_id}, {error.cause}" if error.build_id else error.cause
         if error.status >= 500:
-            log.error("Error while %s: %s %s", doing, error.message, error.detail)
-        elif error.detail:
-            log.info("Refused while %s: %s %s", doing, error.message, error.detail)
+            log.error("Error while %s (%s): %s %s", doing, about, error.message, error.detail)
+        else:
+            log.info("Refused while %s (%s): %s %s", doing, about, error.message, error.detail)
         if isinstance(error, RequestError | QueueFull):
             _do_not_count(settings)
         raise refusal(error) from error

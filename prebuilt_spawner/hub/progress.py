@@ -81,7 +81,7 @@ class ProgressBuffer:
     def report(self, event: BuildEvent) -> None:
         """Take an event, from any thread."""
         with self._lock:
-            self._bar.take(event, self._clock())
+            self._bar.take(event, self._clock() - event.age_seconds)
             if event.summary:
                 self._summary = plain(event.summary[:_MESSAGE_CHARACTERS])
             if event.output:

@@ -31,6 +31,7 @@ from ..build.provider import Environment, EnvironmentRequest, Provider
 from ..build.queue import WaitingRoom, seats_below
 from ..build.recovery import recover
 from ..build.remembered import RememberedFailures
+from ..image.names import HUB_LABEL
 from ..ledger import SqlLedger
 
 _LONGEST_BUILD_SECONDS = 3600
@@ -96,8 +97,11 @@ async def build_manager(settings: RuntimeSettings) -> BuildManager:
         await recover(ledger, inventory, hub=hub)
     finally:
         await inventory.close()
-    engine = DockerEngine(repository=settings.repository, cache_dir=cache_dir, client_kwargs=settings.client_kwargs)
-    compiler = DockerCompiler(client_kwargs=settings.client_kwargs)
+    labels = {HUB_LABEL: hub}
+    engine = DockerEngine(
+        repository=settings.repository, cache_dir=cache_dir, client_kwargs=settings.client_kwargs, labels=labels
+    )
+    compiler = DockerCompiler(client_kwargs=settings.client_kwargs, labels=labels)
     wheel_store = DiskWheelStore(network, cache_dir, compiler)
     failures = RememberedFailures(settings.failure_ttl)
     room = WaitingRoom(seats_below(settings.concurrent_spawn_limit))

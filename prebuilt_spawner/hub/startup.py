@@ -7,6 +7,7 @@ checked as soon as it has read its configuration.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from jupyterhub.app import JupyterHub
@@ -32,6 +33,7 @@ def check_at_hub_start() -> None:
 
 def _check_hub(change: Any) -> None:
     hub = change.owner
+    _log_as(hub)
     try:
         check_settings(hub.config)
     except TraitError as error:
@@ -41,6 +43,13 @@ def _check_hub(change: Any) -> None:
         task = asyncio.get_running_loop().create_task(_make_manager(hub))
         _tasks.add(task)
         task.add_done_callback(_tasks.discard)
+
+
+def _log_as(hub: Any) -> None:
+    """Have what the core says in the hub's log, in its form and at its level, as JupyterHub does for tornado."""
+    logger = logging.getLogger(__package__.partition(".")[0])
+    logger.parent = hub.log
+    logger.setLevel(hub.log.level)
 
 
 _tasks: set[asyncio.Task[None]] = set()

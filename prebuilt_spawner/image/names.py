@@ -18,6 +18,9 @@ COMPILER_LABEL = "prebuilt_spawner.compiler"
 CHECK_LABEL = "prebuilt_spawner.check"
 """On the containers that are made of an image, and never started, to see that it can be."""
 
+HUB_LABEL = "prebuilt_spawner.hub"
+"""On all these containers: which hub made them, so that it can remove them when it starts again."""
+
 SHARE_FOLDER = "/usr/local/share/prebuilt-spawner"
 """Where an image says what was installed in it."""
 

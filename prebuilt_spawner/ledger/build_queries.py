@@ -35,6 +35,8 @@ _last_columns = (
     builds.c.work_seconds,
 )
 
+_NO_WORK = (Phase.WAITING.value, Phase.RESOLVING.value)
+
 
 def begin(
     connection: Connection,
@@ -110,7 +112,7 @@ def end(
     begun_at = connection.execute(select(builds.c.begun_at).where(*running)).scalar()
     if begun_at is None:
         return
-    worked = [seconds for phase, seconds in phase_seconds.items() if phase != Phase.WAITING.value]
+    worked = [seconds for phase, seconds in phase_seconds.items() if phase not in _NO_WORK]
     connection.execute(
         update(builds)
         .where(*running)

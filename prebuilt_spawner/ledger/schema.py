@@ -168,8 +168,9 @@ builds = Table(
     sqlite_autoincrement=True,
 )
 """Builds, running and ended. `packages` is the number of requirements; `phase_seconds` is a JSON list of pairs, since
-some databases sort the keys of objects; `work_seconds` is how long it took without waiting for its turn; `request_key`
-is what the base's name and the requirements are found by, `request_fault` whether one that failed would fail again."""
+some databases sort the keys of objects; `work_seconds` is how long it took without choosing versions and without
+waiting for its turn; `request_key` is what the base's name and the requirements are found by, `request_fault` whether
+one that failed would fail again."""
 
 build_users = Table(
     "build_users",

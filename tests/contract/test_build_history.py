@@ -233,10 +233,10 @@ async def test_builds_without_packages_are_like_each_other_alone(history):
     assert await history.usual_seconds(base="base:1", packages=0) == 7
 
 
-async def test_the_wait_for_a_turn_does_not_count_as_usual(history, clock):
+async def test_the_wait_for_a_turn_and_the_choice_of_versions_do_not_count_as_usual(history, clock):
     waited = await begin(history, requirements=["demo"])
     clock.pass_seconds(100)
-    await history.end_build(waited, outcome=Outcome.DONE, phase_seconds={"waiting": 96, "saving": 4})
+    await history.end_build(waited, outcome=Outcome.DONE, phase_seconds={"resolving": 7, "waiting": 89, "saving": 4})
     assert await history.usual_seconds(base="base:1", packages=1) == 4
 
 

@@ -21,8 +21,10 @@ from prebuilt_spawner.environment.lock import Lock
 from prebuilt_spawner.errors import EngineUnavailable
 from prebuilt_spawner.image.names import (
     BASE_DIGEST_LABEL,
+    CHECK_LABEL,
     COMPILER_LABEL,
     DIGEST_LABEL,
+    HUB_LABEL,
     PACKAGES_LABEL,
     PROBE_LABEL,
 )
@@ -187,15 +189,17 @@ async def test_an_engine_that_cannot_be_reached_is_said(world, tmp_path):
 
 async def test_the_double_counts_helpers(memory_engine_world):
     inventory = MemoryInventory(memory_engine_world.engine, repository="r")
-    inventory.ended_helpers = 2
-    assert await inventory.remove_ended_helpers() == 2
-    assert await inventory.remove_ended_helpers() == 0
+    inventory.left_helpers = ["hub", "other", "hub"]
+    assert await inventory.remove_left_helpers(hub="hub") == 2
+    assert await inventory.remove_left_helpers(hub="hub") == 0
+    assert await inventory.remove_left_helpers(hub="other") == 1
 
 
 @pytest.mark.skipif(not TEST_BASE and os.environ.get("REQUIRE_ENGINE") != "1", reason="`make unit` has no engine")
-@pytest.mark.parametrize("label", [PROBE_LABEL, COMPILER_LABEL])
-async def test_helpers_that_ended_are_removed_and_no_other_container(docker_engine_world, label):
-    """Not those that run, that ended just now, that were made a moment ago, nor any that is no helper."""
+@pytest.mark.parametrize("label", [PROBE_LABEL, COMPILER_LABEL, CHECK_LABEL])
+async def test_helpers_that_were_left_are_removed_and_no_other_container(docker_engine_world, label):
+    """This hub's go in any state. Another's stays while it runs, has ended just now, or was made a moment ago; and what
+    is no helper stays."""
     word = secrets.token_hex(4)
     client = docker.APIClient(**docker.utils.kwargs_from_env(), version="auto")
     made = []
@@ -213,18 +217,22 @@ async def test_helpers_that_ended_are_removed_and_no_other_container(docker_engi
         return {each["Id"] for each in found}
 
     try:
-        ended, other = container(["true"], {label: word}), container(["true"], {})
-        runs, waits = container(["sleep", "600"], {label: word}), container(["true"], {label: word}, start=False)
+        own, theirs = {label: word, HUB_LABEL: "hub"}, {label: word, HUB_LABEL: "another hub"}
+        ended, other = container(["true"], theirs), container(["true"], {HUB_LABEL: "hub"})
+        runs, waits = container(["sleep", "600"], theirs), container(["true"], theirs, start=False)
+        own_runs, own_waits = container(["sleep", "600"], own), container(["true"], own, start=False)
         for each in (ended, other):
             client.wait(each)
         # Limited to these: others may use the engine meanwhile.
         about = {"repository": docker_engine_world.repository, "labels": {"prebuilt_spawner.test": word}}
         patient = DockerInventory(**about, helper_grace=timedelta(hours=1))
-        await patient.remove_ended_helpers()
+        await patient.remove_left_helpers(hub="a third hub")
+        assert left() == {ended, other, runs, waits, own_runs, own_waits}
+        assert await patient.remove_left_helpers(hub="hub") == 2
         await patient.close()
         assert left() == {ended, other, runs, waits}
         inventory = DockerInventory(**about, helper_grace=timedelta())
-        assert await inventory.remove_ended_helpers() == 1
+        assert await inventory.remove_left_helpers(hub="hub") == 1
         await inventory.close()
         assert left() == {other, runs, waits}
     finally:

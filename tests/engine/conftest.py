@@ -11,7 +11,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from .engine_socket import EngineSocket
+from .engine_socket import EngineSocket, socket_of_the_engine
 from .hub import Hub, changed_base, clean_up, remove_containers
 
 LIGHT_SERVER = """#!/usr/bin/python3 -IS
@@ -93,8 +93,7 @@ def hub(make_hub: Callable[..., Hub]) -> Hub:
 @pytest.fixture
 def engine_socket(tmp_path: Path, client: docker.APIClient) -> Iterator[EngineSocket]:
     """A way to the engine that a test can close."""
-    target = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
-    door = EngineSocket(tmp_path / "engine.sock", target)
+    door = EngineSocket(tmp_path / "engine.sock", socket_of_the_engine())
     door.open()
     yield door
     door.close()

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import select
 import socket
 import threading
 from pathlib import Path
+
+
+def socket_of_the_engine() -> str:
+    """The path of the engine's own socket."""
+    return os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
 
 
 class EngineSocket:

@@ -185,8 +185,9 @@ class Hub:
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(10)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # the proxy, where the hub did not take it along
+        # The proxy, where the hub did not take it along: it has a session of its own.
+        with contextlib.suppress(FileNotFoundError, ValueError, ProcessLookupError):
+            os.kill(int((self.folder / "proxy.pid").read_text()), signal.SIGKILL)
         self._process = None
 
     def restart(self) -> None:
@@ -376,6 +377,10 @@ def remove_containers(client: docker.APIClient, run: str) -> None:
 def clean_up(client: docker.APIClient, run: str) -> None:
     """Remove every container, image and volume of the run."""
     remove_containers(client, run)
+    # What a test that failed left without a name has the label from the run's own base.
+    for image in client.images(filters={"label": f"{TEST_LABEL}={run}", "dangling": True}):
+        with contextlib.suppress(docker.errors.APIError):
+            client.remove_image(image["Id"], force=True)
     for image in client.images():
         for tag in image["RepoTags"] or []:
             if tag.startswith(f"prebuilt-spawner-test/{run}"):

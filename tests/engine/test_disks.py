@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from prebuilt_spawner.adapters.disk_guard import DiskGuard, free_bytes_of
 from prebuilt_spawner.errors import StorageFailure
+
+from ..index_server import IndexServer
+from .hub import Hub
 
 MB = 1_000_000
 
@@ -69,6 +74,33 @@ async def test_a_nearly_full_cache_disk_refuses_builds_until_there_is_room(small
     filler.unlink()
     await guard.check()
     await guard.close()
+
+
+def test_on_a_hub_whose_disk_is_nearly_full_what_is_ready_starts_and_what_runs_goes_on(
+    small_disk: Path, make_hub: Callable[..., Hub], light_base: str
+):
+    """Only a new environment is refused, with a 503 that says why, until there is room."""
+    with IndexServer() as index:
+        for name in ("demo-ready", "demo-new"):
+            index.add_wheel(name, "1.0", files={f"{name}.txt": secrets.token_hex(8)})
+        settings = f"c.PrebuiltSpawner.index_url = {index.url!r}\nc.PrebuiltSpawner.min_free_bytes = {20 * MB}\n"
+        hub = make_hub(base=light_base, cache_dir=small_disk / "cache", settings=settings)
+        hub.start()
+        try:
+            runs, comes, waits = (hub.user(name) for name in ("diskruns", "diskcomes", "diskwaits"))
+            assert hub.start_server(runs, {"packages": ["demo-ready"]}).ready
+            filler = fill(small_disk, leave_bytes=10 * MB)
+            assert hub.start_server(comes, {"packages": ["demo-ready"]}).ready
+            refused = hub.start_server(waits, {"packages": ["demo-new"]})
+            assert not refused.ready
+            assert refused.status in (503, 202)
+            assert "disk is nearly full, so nothing new can be built" in refused.message
+            for user in (runs, comes):
+                assert requests.get(f"{hub.url}/user/{user}/", timeout=30).json() == {}
+            filler.unlink()
+            assert hub.start_server(waits, {"packages": ["demo-new"]}).ready
+        finally:
+            hub.stop()  # before its disk goes
 
 
 async def test_the_disk_of_an_engine_on_this_machine_counts(tmp_path: Path, client):

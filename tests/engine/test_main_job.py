@@ -47,6 +47,7 @@ def test_the_same_request_in_other_words_is_the_same_image(hub: Hub):
     one, two = hub.user("speller1"), hub.user("speller2")
     assert hub.start_server(one, {"packages": ["xlsxwriter", "python-docx>=1"]}).ready
     before = (_builds(hub), _resolves(hub))
+    assert min(before) > 0
     assert hub.start_server(two, {"packages": "Python_DOCX >= 1.0\n# reports\nXlsxWriter"}).ready
     assert (_builds(hub), _resolves(hub)) == before
     assert hub.container(one)["Image"] == hub.container(two)["Image"]
@@ -119,10 +120,13 @@ def test_a_request_that_the_server_cannot_live_with_is_a_422(hub: Hub, asked: st
 
 
 def test_a_package_without_a_wheel_is_a_422(hub: Hub):
-    """A package that exists as source only is refused with its name."""
+    """A package that exists as source only is refused with its name; the log has the number of the build."""
     user = hub.user("sourceonly")
     outcome = hub.start_server(user, {"packages": ["docx"]})
     assert not outcome.ready
     assert outcome.status in (422, 202)
     assert "docx" in outcome.message
     assert "wheel" in outcome.message
+    ((build_id,),) = hub.ledger(f"SELECT build_id FROM build_users WHERE user = '{user}'")
+    assert f"environment of {user} (build {build_id}, source-only)" in hub.log()
+    assert f"Build {build_id} was not resolved" in hub.log()

@@ -45,10 +45,11 @@ async def test_the_sentence_is_in_every_place_and_nothing_else_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In the REST answer, on the form, in the progress of a start that fails later, and on its page after a reload;
-    what is for the administrator is in the log alone."""
+    what is for the administrator is in the log alone, with the build's number and the cause."""
     async with FailureWorld(tmp_path) as world:
         error = hub.manager.error = await case.happen(world)
     error.detail += " detail-for-the-log"
+    error.build_id = 170_017
     # JupyterHub 5's logger does not propagate.
     monkeypatch.setattr(hub.app.log, "handlers", [*hub.app.log.handlers, caplog.handler])
 
@@ -75,8 +76,13 @@ async def test_the_sentence_is_in_every_place_and_nothing_else_is(
 
     shown = (rest.text, form.text, progress, reloaded.text)
     assert [
-        text for text in shown if "detail-for-the-log" in text or "Traceback" in text or str(tmp_path) in text
+        text
+        for text in shown
+        if any(word in text for word in ("detail-for-the-log", "170017", "Traceback", str(tmp_path)))
     ] == []
-    if case.status >= 500:
-        logged = [record for record in caplog.records if "detail-for-the-log" in record.getMessage()]
-        assert {record.levelno for record in logged} == {logging.ERROR}
+    for user in ("rest", "form", "page"):
+        begin = f"while preparing the environment of {user} (build 170017, {error.cause}): {error.message}"
+        # The same record may come twice: JupyterHub 6's logger does propagate.
+        (record,) = {record for record in caplog.records if begin in record.getMessage()}
+        assert record.getMessage().endswith("detail-for-the-log")
+        assert record.levelno == (logging.ERROR if case.status >= 500 else logging.INFO)

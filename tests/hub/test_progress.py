@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prebuilt_spawner.build.events import BuildEvent, Phase
+from prebuilt_spawner.build.events import BuildEvent, Phase, Report
+from prebuilt_spawner.build.sharing import SharedTasks
 from prebuilt_spawner.hub import progress
 from prebuilt_spawner.hub.bar import STARTING_PERCENT, Bar
 from prebuilt_spawner.hub.progress import ProgressBuffer, ProgressEvent
@@ -226,12 +227,45 @@ async def test_an_estimate_is_said_and_moves_the_bar_without_events(monkeypatch:
     buffer.close(complete=True)
 
 
+async def test_who_comes_to_a_build_that_goes_on_sees_what_is_left_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The estimate counts from when the build began, whoever is told of it later."""
+    monkeypatch.setattr(progress, "_TICK_SECONDS", 0)
+    clock, shared = Clock(), SharedTasks[None](now=lambda: clock.seconds)
+    go = asyncio.Event()
+
+    async def build(report: Report) -> None:
+        report(BuildEvent(phase=Phase.WAITING, message="Like environments took about 60 s", estimate_seconds=60))
+        report(event("Downloading", Phase.DOWNLOADING, 1, 9_000_000))
+        await go.wait()
+
+    async def downloading(buffer: ProgressBuffer) -> ProgressEvent:
+        async for shown in buffer.read():
+            if shown["message"].startswith("Downloading"):
+                return shown
+        raise AssertionError("it was never said")
+
+    early, late = ProgressBuffer(clock=clock), ProgressBuffer(clock=clock)
+    for buffer in (early, late):
+        buffer.attach()
+    starts = [asyncio.create_task(shared.run("one", build, report=early.report))]
+    assert (await downloading(early))["message"].endswith("(about 60 s left)")
+    clock.seconds += 40
+    late.report(event("Choosing versions", Phase.RESOLVING))
+    starts.append(asyncio.create_task(shared.run("one", build, report=late.report)))
+    of_late, of_early = await downloading(late), await downloading(early)
+    assert of_late["message"] == of_early["message"] == "Downloading: 0.0 of 9.0 MB (about 20 s left)"
+    assert abs(of_late["progress"] - of_early["progress"]) < 8
+    go.set()
+    await asyncio.gather(*starts)
+
+
 @given(
     st.lists(
         st.tuples(
             st.builds(
                 BuildEvent,
                 phase=st.sampled_from(Phase),
+                age_seconds=st.floats(0, 10_000),
                 done=st.integers(-5, 50),
                 total=st.integers(0, 20),
                 estimate_seconds=st.sampled_from([0, 0, 0.01, 20, 3600]),
@@ -243,7 +277,7 @@ async def test_an_estimate_is_said_and_moves_the_bar_without_events(monkeypatch:
 def test_the_bar_never_goes_back_and_stays_below_the_servers_own_part(steps: list[tuple[BuildEvent, float]]) -> None:
     bar, now, before = Bar(), 0.0, 1
     for one, passed in steps:
-        bar.take(one, now)
+        bar.take(one, now - one.age_seconds)
         assert before <= bar.percent(now) <= STARTING_PERCENT
         now += passed
         assert bar.percent(now) >= before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,6 +21,7 @@ from prebuilt_spawner.build.remembered import RememberedFailures
 from prebuilt_spawner.errors import (
     BuildTimeout,
     EngineFailure,
+    EngineUnavailable,
     IndexUnavailable,
     QueueFull,
     StorageFailure,
@@ -319,6 +321,27 @@ async def test_a_build_that_has_gone_silent_is_given_up():
     await world.manager.close()
 
 
+async def test_a_long_wait_for_its_turn_is_no_silence_of_a_build():
+    """Nothing is heard of a wait whose place does not change."""
+    world = await made_world(max_concurrent_builds=1, silence_seconds=300)
+    seconds = 0.0
+    world.manager._now = lambda: seconds
+    gate = world.gate("assemble")
+    first = world.start("a", "p0")
+    await world.until("assemble", 1)
+    # Of another size, so that nothing is known of how long it takes.
+    heard: list[BuildEvent] = []
+    packages = [f"p{number}" for number in range(1, 6)]
+    second = asyncio.create_task(world.ensure("b", *packages, report=heard.append))
+    while Phase.WAITING not in [event.phase for event in heard]:
+        await asyncio.sleep(0.001)
+    seconds += 400
+    gate.set()
+    assert (await second).image in world.engine.names
+    await first
+    await world.manager.close()
+
+
 async def test_a_full_disk_refuses_builds_and_not_images_that_exist(world: World):
     """And after a build there is a moment to tidy up."""
     ready = await world.ensure("a", "alpha")
@@ -388,11 +411,13 @@ async def test_a_build_is_remembered_with_all_who_asked(world: World):
     assert record.outcome is Outcome.DONE
     assert (record.base, record.requirements) == ("base:1", ("alpha",))
     assert sorted(record.users) == ["a", "b", "c"]
+    assert next(iter(record.phase_seconds)) == "resolving"
     assert set(record.phase_seconds) >= {"downloading", "saving", "checking"}
     assert record.ended_at is not None
     assert record.ended_at >= record.begun_at
     assert "Saving to the engine" in record.log
     assert record.error == ""
+    assert record.size_bytes == (await world.provider.present(environment)).size_bytes > 0
 
 
 async def test_a_build_that_failed_is_remembered_with_its_reason(world: World):
@@ -401,6 +426,33 @@ async def test_a_build_that_failed_is_remembered_with_its_reason(world: World):
         await world.ensure("a", "alpha")
     record = await world.ledger.build(1)
     assert (record.outcome, record.error) == (Outcome.FAILED, "The container engine broke off.")
+
+
+async def test_a_failure_bears_the_number_of_its_build(world: World):
+    """For all who waited, and for those who are answered from memory; what was no build has none."""
+    world.wheel_store.bad_wheels["alpha"] = UnbuildableEnvironment("alpha is malformed.")
+    for users in ("ab", "c"):
+        failures = await asyncio.gather(*(world.start(user, "alpha") for user in users), return_exceptions=True)
+        assert [(type(failure), failure.build_id) for failure in failures] == [(UnbuildableEnvironment, 1)] * len(users)
+    with pytest.raises(UnresolvableRequest) as unresolved:
+        await world.ensure("a", "delta")
+    assert unresolved.value.build_id == 2
+    world.engine.unavailable = EngineUnavailable("It is down.")
+    with pytest.raises(EngineUnavailable) as nothing:
+        await world.ensure("a", "beta")
+    assert nothing.value.build_id == 0
+
+
+async def test_who_stops_waiting_is_in_the_log_with_the_builds_number(world: World, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "prebuilt_spawner")
+    gate = world.gate("assemble")
+    leaves, stays = world.start("ada", "alpha"), world.start("bob", "alpha")
+    await world.until("assemble", 1)
+    leaves.cancel()
+    await asyncio.wait([leaves])
+    assert "ada does not wait for build 1 of test/env:" in caplog.text
+    gate.set()
+    await stays
 
 
 async def test_a_build_that_everybody_left_is_remembered_as_cancelled(world: World):
@@ -422,6 +474,20 @@ async def test_what_could_not_be_resolved_is_remembered_once(world: World):
     record = await world.ledger.build(1)
     assert (record.outcome, record.digest, record.requirements) == (Outcome.FAILED, "", ("delta",))
     assert "delta" in record.error
+    assert await world.ledger.build(2) is None
+
+
+async def test_what_could_not_be_resolved_for_several_at_once_is_one_build(world: World):
+    """It was tried once; the record names them all, and each failure bears its number."""
+    gate = world.resolver.switches.gates["resolve"] = asyncio.Event()
+    waiting = [world.start(user, "delta") for user in "abc"]
+    while world.room.taken < 3:
+        await asyncio.sleep(0.001)
+    gate.set()
+    failures = await asyncio.gather(*waiting, return_exceptions=True)
+    assert len(world.resolver.requests) == 1
+    assert [(type(failure), failure.build_id) for failure in failures] == [(UnresolvableRequest, 1)] * 3
+    assert sorted((await world.ledger.build(1)).users) == ["a", "b", "c"]
     assert await world.ledger.build(2) is None
 
 

@@ -129,10 +129,10 @@ async def test_what_a_build_left_that_ended_without_an_image_goes(world, outcome
     assert world.there(image) is stays
 
 
-async def test_containers_that_ended_go(world):
-    world.inventory.ended_helpers = 3
+async def test_containers_that_this_hub_left_go(world):
+    world.inventory.left_helpers = ["hub", "other", "hub"]
     await recovered(world)
-    assert world.inventory.ended_helpers == 0
+    assert world.inventory.left_helpers == ["other"]
 
 
 async def test_without_the_engine_the_builds_are_marked_and_the_rest_waits_for_the_next_start(world, caplog):

@@ -136,6 +136,36 @@ async def test_a_late_waiter_is_told_what_was_reported_before():
     assert [event.message for event in first] == [event.message for event in second] == ["run 1"]
 
 
+async def test_a_late_waiter_is_told_how_long_ago_each_step_began():
+    """Of a step that counts, its beginning is meant, and not its newest count."""
+    now, told, tell = 100.0, [], []
+    tasks = SharedTasks[None](now=lambda: now)
+    started, go = asyncio.Event(), asyncio.Event()
+
+    async def work(report) -> None:
+        tell.append(report)
+        started.set()
+        await go.wait()
+
+    early = asyncio.create_task(tasks.run("a", work, report=ignore))
+    await started.wait()
+    for phase, done, passed in ((Phase.RESOLVING, 0, 5), (Phase.DOWNLOADING, 1, 20), (Phase.DOWNLOADING, 2, 3)):
+        tell[0](BuildEvent(phase=phase, done=done, total=done and 9))
+        await asyncio.sleep(0)
+        now += passed
+    late = asyncio.create_task(tasks.run("a", work, report=told.append))
+    await asyncio.sleep(0)
+    tell[0](BuildEvent(phase=Phase.SAVING))
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.gather(early, late)
+    assert [(event.phase, event.done, event.age_seconds) for event in told] == [
+        (Phase.RESOLVING, 0, 28),
+        (Phase.DOWNLOADING, 2, 23),
+        (Phase.SAVING, 0, 0),
+    ]
+
+
 async def test_closing_ends_every_task():
     """After `close` no task runs, and those who waited are cancelled."""
     gate, tasks = Gate(), SharedTasks[int]()
