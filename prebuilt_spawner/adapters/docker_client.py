@@ -72,6 +72,7 @@ class DockerClient:
     def __init__(self, client_kwargs: Mapping[str, Any], *, threads: int = 8, timeout_seconds: int = 60) -> None:
         self._kwargs = {"version": "auto", "timeout": timeout_seconds, **client_kwargs}
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prebuilt-engine")
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="prebuilt-engine-starter")
         self._local = threading.local()
         self._clients: list[docker.APIClient] = []
         self._running: dict[Future[Any], threading.Event] = {}
@@ -112,12 +113,15 @@ class DockerClient:
                 future.set_result(result)
 
         # A daemon, unlike a pool's thread: an engine that stays silent does not keep the hub from ending.
-        threading.Thread(target=job, name="prebuilt-engine-slow", daemon=True).start()
+        thread = threading.Thread(target=job, name="prebuilt-engine-slow", daemon=True)
+        # Not from here: `start` waits until the thread runs, on a busy machine for 100 ms.
+        self._starter.submit(thread.start)
         return await self._outcome(future, stop)
 
     async def close(self) -> None:
         """Stop what runs, wait for it a while, and release connections and threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._starter.shutdown(wait=False)
         running = dict(self._running)
         for stop in running.values():
             stop.set()

@@ -25,7 +25,7 @@ from ..errors import EngineFailure, LayersGone, PrebuiltError
 from ..image.bytecode import Module, batches_of
 from ..image.names import COMPILER_LABEL
 from .compiler_lane import Lane, LaneBroken
-from .docker_client import DockerClient
+from .docker_client import Cancelled, DockerClient
 
 _log = logging.getLogger(__name__)
 
@@ -130,9 +130,26 @@ class DockerCompiler:
                 self._idle.remove(lane)
                 self._clocks.pop(lane).cancel()
                 return lane
-        return await self._docker.run_slow(lambda client, stop: self._started(base, probe, stop))
+        # Whoever takes it out of here has it: we, or, where we have left, the thread.
+        made: list[Lane] = []
 
-    def _started(self, base: BaseImage, probe: BaseProbe, stop: threading.Event) -> Lane:
+        def work(client: docker.APIClient, stop: threading.Event) -> None:
+            made.append(self._started(base, probe))
+            if stop.is_set():
+                with contextlib.suppress(IndexError):
+                    _take_away(client, made.pop())
+                raise Cancelled
+
+        try:
+            await self._docker.run_slow(work)
+        except BaseException:
+            # It may have been made at the moment in which we left.
+            with contextlib.suppress(IndexError):
+                self._end(made.pop())
+            raise
+        return made.pop()
+
+    def _started(self, base: BaseImage, probe: BaseProbe) -> Lane:
         # A client of its own, which lives as long as the connection that is made with it.
         client = self._docker.open_client()
         container = ""
@@ -146,9 +163,6 @@ class DockerCompiler:
             if isinstance(error, NotFound):
                 raise LayersGone("The base image has gone. Start again.", detail=str(error)) from error
             raise
-        if stop.is_set():  # and nobody will take it
-            _remove(client, container)
-            lane.close()
         return lane
 
     def _keep(self, lane: Lane) -> None:
@@ -163,14 +177,10 @@ class DockerCompiler:
     def _end(self, lane: Lane) -> None:
         """Take the container away, without anybody waiting for it."""
 
-        def work(client: docker.APIClient, stop: threading.Event) -> None:
-            _remove(client, lane.container)
-            lane.close()
-
         async def end() -> None:
             # It ends by itself too, when its input does.
             with contextlib.suppress(PrebuiltError):
-                await self._docker.run_slow(work)
+                await self._docker.run_slow(lambda client, stop: _take_away(client, lane))
 
         task = asyncio.get_running_loop().create_task(end())
         self._ending.add(task)
@@ -224,6 +234,11 @@ def _remove(client: docker.APIClient, container: str) -> None:
         # It may have gone by itself, or be about to.
         with contextlib.suppress(APIError):
             client.remove_container(container, force=True, v=True)
+
+
+def _take_away(client: docker.APIClient, lane: Lane) -> None:
+    _remove(client, lane.container)
+    lane.close()
 
 
 async def _all(work: Any) -> list[Any]:

@@ -18,6 +18,7 @@ from traitlets.config.loader import DeferredConfig, LazyConfigValue
 from ..errors import PrebuiltError
 from .config import PrebuiltConfig
 from .hub_wide import spawner_of_nobody
+from .interpreter import favour_event_loop
 from .mixin import PrebuiltMixin
 from .spawner import PrebuiltSpawner
 
@@ -64,6 +65,7 @@ async def _make_manager(hub: Any) -> None:
         hub.log.error("Environments cannot be prepared at the moment: %s %s", error.message, error.detail)
     except Exception:
         hub.log.exception("Environments cannot be prepared at the moment")
+    favour_event_loop()
 
 
 def check_settings(config: Config) -> None:
