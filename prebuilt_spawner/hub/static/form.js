@@ -49,12 +49,18 @@
       : "";
   };
 
+  // As it is shown: spaces only where a condition needs them.
+  const wish = (entry) => {
+    const [versions, ...condition] = entry.wish.split(";");
+    return [versions.replace(/[ \t]/gu, ""), ...condition].join(";");
+  };
+
   const chip = (entry, index) => {
     const flaw = wrong(entry);
     const edit = make(
       "button",
       { type: "button", title: "Change" },
-      ...(entry.name ? [make("b", {}, entry.name), make("span", { className: "font-monospace" }, entry.wish)] : [entry.text]),
+      ...(entry.name ? [make("b", {}, entry.name), make("span", { className: "font-monospace" }, wish(entry))] : [entry.text]),
     );
     edit.addEventListener("click", () => {
       remove(index);
@@ -77,8 +83,7 @@
     list.replaceChildren(...entries.map(chip));
     list.hidden = !entries.length;
     const flaws = [...new Set(entries.map(wrong).filter(Boolean))];
-    mistakes.replaceChildren(...flaws.map((flaw) => make("li", {}, flaw)));
-    mistakes.hidden = !flaws.length;
+    mistakes.replaceChildren(...flaws.map((flaw) => make("p", { className: "prebuilt-reason" }, flaw)));
     // What the server is sure to refuse is not sent; what it has refused once may be sent again.
     typing.setCustomValidity(entries.find((entry) => entry.mistake)?.mistake ?? "");
   };
@@ -118,7 +123,7 @@
     typing.setAttribute("aria-describedby", text.getAttribute("aria-describedby"));
     list = make("ul", { className: "m-0 p-0" });
     list.setAttribute("aria-label", "Packages in the list");
-    mistakes = make("ul", { className: "prebuilt-reason text-danger-emphasis list-unstyled" });
+    mistakes = make("div", { className: "text-danger-emphasis" });
     mistakes.setAttribute("role", "status");
     const box = make("div", { className: "form-control prebuilt-chips" }, list, typing);
     box.addEventListener("click", (event) => event.target === box && typing.focus());
@@ -150,8 +155,8 @@
       add(pasted);
     });
     typing.addEventListener("input", () => {
-      // A comma or a space after a whole package ends it; in the middle of one it does not.
-      if (/[,\n]$/u.test(typing.value) && !/[<>=!~][ \t]*[,\n]$/u.test(typing.value)) take();
+      // A comma after a name ends it; after a version, another condition on it may follow.
+      if (/^[^<>=!~[(]*,$|\n$/u.test(typing.value)) take();
       else foresee();
     });
     typing.addEventListener("blur", take);
