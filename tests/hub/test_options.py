@@ -278,6 +278,16 @@ async def test_an_image_is_a_key_of_the_allowed_images(hub: Hub) -> None:
     assert (await hub.start("bob", {"image": "example/big:2"})).status == 400
 
 
+@pytest.mark.parametrize("image", ["example/other:1", f"{REPOSITORY}:{'0' * 64}"])
+async def test_a_refused_image_is_said_to_be_the_images_fault(hub: Hub, image: str) -> None:
+    """The form shows the message beside the images."""
+    await hub.start("ada")
+    hub.configure(allowed_images={"Big": "example/big:2"} if image.startswith("example") else "*")
+    with pytest.raises(errors.MalformedRequest) as caught:
+        await hub.spawner("ada")._base(image, None)
+    assert caught.value.about == "image"
+
+
 async def test_the_users_image_is_stronger_than_the_profiles(hub: Hub) -> None:
     profile = {"display_name": "GPU", "slug": "gpu", "image": "example/gpu:1"}
     hub.configure(allowed_images={"Big": "example/big:2"}, profile_list=[profile])

@@ -212,10 +212,11 @@ async def test_packages_that_are_added_to_a_lock_file_keep_its_pins(world):
 
 @pytest.mark.parametrize("allowed", [True, False])
 async def test_a_lock_file_is_renewed_by_its_owner_only(world, allowed):
-    with pytest.raises(PolicyRefusal, match="fixed"):
+    with pytest.raises(PolicyRefusal, match="fixed") as caught:
         await world.lock(
             "a", "demo", profile=with_file(world, ("demo", "0.9")), refresh=True, may_refresh_profile=allowed
         )
+    assert caught.value.about == "refresh"
 
 
 async def test_a_lock_file_is_read_once_for_each_base_and_never_on_the_event_loop(world, monkeypatch):
