@@ -125,14 +125,15 @@ class SqlLedger:
     ) -> None:
         """An environment was made or used now, by a user who chose these options. What cannot be kept of the choice is
         left out without an error."""
+        choice = await asyncio.to_thread(choice_queries.choice_of, options) if options else None
         now = self._now()
 
         def change(connection: Connection) -> None:
             queries.record_environment(
                 connection, digest=digest, base_digest=base_digest, lock=lock, size_bytes=size_bytes, now=now
             )
-            if options:
-                choice_queries.record(connection, user, options, now)
+            if choice is not None:
+                choice_queries.record(connection, user, choice, now)
 
         await self._database.write(change)
 

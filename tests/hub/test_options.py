@@ -40,6 +40,14 @@ async def test_text_and_list_stand_for_the_same_request(hub: Hub) -> None:
     assert first == second
 
 
+async def test_the_manager_gets_the_options_as_they_are_stored(hub: Hub) -> None:
+    """To offer them again: without `refresh`, which is an act, and as the user wrote them."""
+    await hub.start("ada", {"user_options": {"packages": "XlsxWriter  # reports", "refresh": True}})
+    (request,) = hub.manager.requests
+    assert request.refresh
+    assert request.options == {"packages": "XlsxWriter  # reports"} == hub.stored("ada")
+
+
 async def test_no_packages_still_start_a_prepared_environment(hub: Hub) -> None:
     """The base itself is never started: it lacks the notice and is not checked."""
     await hub.start("ada")

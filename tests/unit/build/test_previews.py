@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import pytest
@@ -186,6 +187,26 @@ async def test_many_users_at_once_share_what_is_everybodys(world):
     assert [one.readiness for one in forms[0]] == [Readiness.READY, Readiness.UNBUILT, Readiness.UNBUILT]
     assert forms == [forms[0]] * 40
     assert world.engine.switches.calls == {"known_base": 1, "present": 1}
+
+
+async def test_two_hundred_profiles_are_few_questions(world, monkeypatch):
+    """However many have no lock yet; the engine is asked once."""
+    await world.start_request(world.request(*DATA.requirements, profile=DATA))
+    questions: Counter[str] = Counter()
+    read = world.ledger._database.read
+
+    async def counted(question):
+        questions["ledger"] += 1
+        return await read(question)
+
+    monkeypatch.setattr(world.ledger._database, "read", counted)
+    profiles = [ProfileRequest(slug=f"p{number}", requirements=("alpha",)) for number in range(199)]
+    requests = [world.request(*one.requirements, profile=one) for one in (DATA, *profiles)]
+    world.engine.switches.calls.clear()
+    found = await world.manager.preview(requests)
+    assert [one.readiness for one in found] == [Readiness.READY] + [Readiness.UNBUILT] * 199
+    assert world.engine.switches.calls == {"known_base": 1, "present": 1}
+    assert questions["ledger"] <= 20
 
 
 async def test_each_user_sees_the_lock_that_they_hold(world):

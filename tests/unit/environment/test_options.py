@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prebuilt_spawner.environment.options import UserOptions, parse_user_options, without_refresh
+from prebuilt_spawner.environment.options import UserOptions, choice_digest, parse_user_options, without_refresh
 from prebuilt_spawner.environment.quoting import named_character, quoted
 from prebuilt_spawner.errors import MalformedRequest
 
@@ -105,6 +105,35 @@ def test_an_error_says_which_option_and_which_entry_it_is_about(options, about, 
 def test_options_are_an_object(options):
     """REST may bring anything."""
     assert "must be an object" in refusal(options)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"packages": ["NumPy", "python_docx >= 1.0"]}, {"packages": "python-docx>=1.0\nnumpy"}),
+        ({"packages": ["numpy"], "refresh": True}, {"packages": ["numpy"], "refresh": False}),
+        ({"profile": "data", "image": "", "packages": None}, {"profile": "data"}),
+    ],
+)
+def test_options_that_choose_the_same_have_one_digest(first, second):
+    assert choice_digest(first) == choice_digest(second) != ""
+
+
+def test_options_that_choose_otherwise_have_digests_of_their_own():
+    options: list[dict] = [
+        {"packages": ["numpy"]},
+        {"packages": ["numpy>=2"]},
+        {"profile": "numpy"},
+        {"image": "numpy"},
+        {"profile": "numpy", "packages": ["numpy"]},
+        {"unknown": "numpy"},
+    ]
+    assert len({choice_digest(one) for one in options}) == len(options)
+
+
+@pytest.mark.parametrize("options", [{}, {"refresh": True}, {"packages": " \n", "profile": "", "image": None}])
+def test_options_that_choose_nothing_have_no_digest(options):
+    assert choice_digest(options) == ""
 
 
 def test_a_refresh_is_taken_out_of_what_is_stored():
