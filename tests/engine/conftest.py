@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,23 +11,8 @@ import docker
 import pytest
 
 from .engine_socket import EngineSocket, socket_of_the_engine
-from .hub import Hub, changed_base, clean_up, remove_containers
-
-LIGHT_SERVER = """#!/usr/bin/python3 -IS
-import os, signal, sys, urllib.parse
-from http.server import BaseHTTPRequestHandler, HTTPServer
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-port = urllib.parse.urlsplit(os.environ["JUPYTERHUB_SERVICE_URL"]).port
-HTTPServer(("", port), Handler).serve_forever()
-"""
+from .hub import Hub, clean_up, remove_containers
+from .light import make_light_base
 
 
 @pytest.fixture(scope="session")
@@ -102,8 +86,4 @@ def engine_socket(tmp_path: Path, client: docker.APIClient) -> Iterator[EngineSo
 @pytest.fixture(scope="session")
 def light_base(client: docker.APIClient, base: str, run: str) -> str:
     """A base whose server is no more than an HTTP server, for many of them at once."""
-    name = f"prebuilt-spawner-test/{run}-light:1"
-    command = f"printf '%s' {shlex.quote(LIGHT_SERVER)} > /usr/local/bin/start-notebook.py"
-    # A health check every three seconds would cost more than the server.
-    changed_base(client, base, name, command, run, changes={"Healthcheck": {"Test": ["NONE"]}})
-    return name
+    return make_light_base(client, base, run)
