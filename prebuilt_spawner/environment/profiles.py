@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any
 
 from ..errors import MalformedRequest
@@ -170,9 +171,17 @@ def _requirements(entry: Mapping[str, Any], where: str) -> tuple[str, ...]:
     if packages is None:
         return ()
     try:
-        return parse_requirements(packages)
+        if isinstance(packages, list | tuple) and all(isinstance(entry, str) for entry in packages):
+            return _parsed(tuple(packages))
+        return _parsed(packages) if isinstance(packages, str) else parse_requirements(packages)
     except MalformedRequest as error:
         raise ValueError(f"packages of {where}: {error.message}") from error
+
+
+@lru_cache(maxsize=1024)
+def _parsed(packages: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Parsed once: a profile list is read for each form and each start."""
+    return parse_requirements(packages)
 
 
 def _text(entry: Mapping[str, Any], key: str, where: str) -> str:

@@ -60,7 +60,8 @@ def make_choice(stored: Mapping[str, Any], options: UserOptions, profile: Profil
         MalformedRequest: The user's packages contradict the profile's.
     """
     own = profile.requirements if profile else ()
-    requirements = merge_requirements(own, options.packages)
+    # What is canonical by itself is not parsed again: the form makes a choice of each profile.
+    requirements = merge_requirements(own, options.packages) if own and options.packages else own or options.packages
     return Choice(stored=copy.deepcopy(dict(stored)), options=options, profile=profile, requirements=requirements)
 
 

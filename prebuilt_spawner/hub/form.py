@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,9 @@ def render(offers: Offers, *, entries: Entries, attempt: Attempt | None = None, 
         attempt: The start that failed with these entries, if one did.
         is_link: Whether the entries come from a link.
     """
+    reason = attempt.reason if attempt else None
+    if reason is not None and offers.outlook.endswith(reason.message):
+        offers = replace(offers, outlook="Cannot work as it is; the reason is above.")
     chosen = entries.profile or next((offer.profile.slug for offer in offers.profiles), "")
     return (
         _templates()
@@ -77,7 +80,7 @@ def render(offers: Offers, *, entries: Entries, attempt: Attempt | None = None, 
             offers=offers,
             chosen=chosen,
             entries=entries,
-            reason=attempt.reason if attempt else None,
+            reason=reason,
             is_link=is_link,
             some_extras=[offer.profile.display_name for offer in offers.profiles if offer.extras],
             all_extras=all(offer.extras for offer in offers.profiles),

@@ -82,8 +82,14 @@
   const draw = () => {
     list.replaceChildren(...entries.map(chip));
     list.hidden = !entries.length;
-    const flaws = [...new Set(entries.map(wrong).filter(Boolean))];
-    mistakes.replaceChildren(...flaws.map((flaw) => make("p", { className: "prebuilt-reason" }, flaw)));
+    const flaws = new Set(entries.map(wrong).filter(Boolean));
+    // The server's own sentence stands above the list already, until its entry has gone.
+    const told = document.getElementById("prebuilt-packages-reason");
+    if (told && data.reason) {
+      told.hidden = Boolean(data.reason.entry) && !flaws.has(data.reason.message);
+      flaws.delete(data.reason.message);
+    }
+    mistakes.replaceChildren(...[...flaws].map((flaw) => make("p", { className: "prebuilt-reason" }, flaw)));
     // What the server is sure to refuse is not sent; what it has refused once may be sent again.
     typing.setCustomValidity(entries.find((entry) => entry.mistake)?.mistake ?? "");
   };
@@ -191,6 +197,8 @@
     );
     let words = "A list that is new here is built first; the next page says how long that takes.";
     if (state() === before) words = shown;
+    else if (text && takesPackages && reader.entries(text.value).some((entry) => entry.mistake))
+      words = "Cannot work as it is; the reason is above.";
     else if (chosen("refresh")) words = "Newer versions are looked for, and built first if there are any.";
     else if (match) words = match.outlook;
     if (outlook.textContent !== words) outlook.textContent = words;
@@ -200,7 +208,7 @@
   before = state();
   form.addEventListener("change", foresee);
   // Before the form is checked and sent: what was typed last is in the list, too.
-  form.querySelector("[type=submit]")?.addEventListener("click", () => typing && !text.hidden === false && take());
+  form.querySelector("[type=submit]")?.addEventListener("click", () => typing && text.hidden && take());
 
   // -- a list of lately, in one click -------------------------------------------------------------------------------
 
