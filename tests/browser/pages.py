@@ -47,6 +47,6 @@ def card(page: Page, name: str) -> Locator:
 
 
 def picture(page: Page, name: str, folder: Path | None) -> None:
-    """Keep a screenshot for the documentation, where somebody has said where to; without the bar that names the user."""
+    """Keep a screenshot for the documentation where somebody has said where to, without the bar that names the user."""
     if folder is not None:
         page.locator(".container:has(#prebuilt-spawner, #progress-bar)").screenshot(path=folder / f"{name}.png")

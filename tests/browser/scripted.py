@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prebuilt_spawner import PrebuiltSpawner
 from prebuilt_spawner.build.events import BuildEvent, Phase, Report
+from prebuilt_spawner.build.preview import Preview, Readiness
 from prebuilt_spawner.build.provider import Environment, EnvironmentRequest
 from prebuilt_spawner.errors import UnresolvableRequest
 
@@ -78,6 +79,12 @@ class ScriptedManager:
             raise UnresolvableRequest(f"Nothing fits {SCRIPT}. Ask for something else.")
         await asyncio.Event().wait()
         raise AssertionError
+
+    async def preview(self, requests: Sequence[EnvironmentRequest]) -> Sequence[Preview]:
+        return [Preview(readiness=Readiness.UNBUILT)] * len(requests)
+
+    async def recent(self, **_: Any) -> Sequence[Mapping[str, Any]]:
+        return ()
 
     async def close(self) -> None:
         pass

@@ -29,7 +29,7 @@ def _start(page: Page, hub: Hub, user: str, play: str) -> list[str]:
     page.get_by_label("Username").fill(user)
     page.get_by_label("Password").fill("password-of-the-tests")
     page.get_by_role("button", name="Sign in").click()
-    page.get_by_label("Packages").fill(play)
+    page.get_by_label("Packages", exact=True).fill(play)
     page.get_by_role("button", name="Start").click()
     page.wait_for_url(f"**/hub/spawn-pending/{user}**")
     return dialogs
