@@ -17,6 +17,7 @@ from packaging.version import InvalidVersion, Version
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.digest import lineage_digest, lock_digest, request_digest
 from ..environment.lock import Lock
+from ..environment.policy import check_lock
 from ..environment.requirements import merge_requirements
 from ..environment.spec import EnvironmentSpec
 from ..errors import PolicyRefusal, RequestError
@@ -95,7 +96,8 @@ class Locksmith:
         """The lock that this request gets on this base. `report` hears of it only where something is resolved.
 
         Raises:
-            PolicyRefusal: The request would renew a profile's lock, which is everybody's.
+            PolicyRefusal: The request would renew a profile's lock, which is everybody's, or its policy does not allow
+                what the lock installs.
             UnresolvableRequest, IndexUnavailable: See `Resolver`.
             StorageFailure: The ledger cannot be used.
         """
@@ -135,23 +137,34 @@ class Locksmith:
     async def _lock(self, request: EnvironmentRequest, base: BaseImage, probe: BaseProbe, answer: _Answer) -> Lock:
         """Which questions the request is, and what their answers make."""
         profile = request.profile
-        if profile is not None and set(request.requirements) == set(profile.requirements):
+        if profile is not None and not request.own_requirements:
             if request.refresh and (profile.requirements or profile.pylock):
                 _require_renewable(profile, allowed=request.may_refresh_profile)
             return await self._plain_profile(profile, base, probe, answer, refresh=request.refresh)
         if not request.requirements:
             return Lock()
-        scope, requirements, profile_lock = "", request.requirements, None
+        scope, requirements, profile_lock, exempt = "", request.requirements, None, Lock()
         if profile is not None and profile.pylock:
             # What the administrator's file pins stays, to the version, and is part of what was asked.
-            kept = await self._lock_files.read(profile, base, probe)
-            requirements = merge_requirements(requirements, kept.packages)
+            exempt = await self._lock_files.read(profile, base, probe)
+            requirements = merge_requirements(requirements, exempt.packages)
         elif profile is not None and profile.requirements:
             # Not a free list: its locks must follow the profile's, and nobody else's may answer it.
             scope = f"extras:{profile.slug}"
             profile_lock = await self._profile_lock(profile, base, probe, answer, refresh=False)
+            exempt = profile_lock.lock
         question = self._question(f"user:{request.user}", scope, requirements, base, probe, profile_lock)
-        return (await answer(question, request.refresh)).lock
+        lock = (await answer(question, request.refresh)).lock
+        if request.policy is not None:
+            # Whether it was resolved just now or years ago: policies change.
+            check_lock(
+                request.policy,
+                lock,
+                requirements=request.own_requirements,
+                exempt=exempt,
+                user_name=request.user,
+            )
+        return lock
 
     async def close(self) -> None:
         """Cancel what is being resolved and read."""

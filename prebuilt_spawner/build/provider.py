@@ -15,6 +15,7 @@ from ..environment.base import BaseImage, BaseProbe
 from ..environment.closure import protected_closure
 from ..environment.digest import environment_digest
 from ..environment.lock import Lock
+from ..environment.policy import Policy
 from ..environment.reference import environment_reference
 from ..errors import LayersGone
 from ..image.files import own_files
@@ -60,6 +61,7 @@ class EnvironmentRequest:
         may_refresh_profile: Whether `refresh` may renew the profile's own lock, which is everybody's: for
             administrators.
         options: The user options as JupyterHub stores them, to be offered again; empty ones are not kept.
+        policy: What may come of what the user adds; the requirements have passed it. None is no limit.
     """
 
     user: str
@@ -69,6 +71,13 @@ class EnvironmentRequest:
     refresh: bool = False
     may_refresh_profile: bool = False
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    policy: Policy | None = None
+
+    @property
+    def own_requirements(self) -> tuple[str, ...]:
+        """The user's, without the profile's. Empty where the request is everybody's."""
+        given = set(self.profile.requirements) if self.profile is not None else set()
+        return tuple(requirement for requirement in self.requirements if requirement not in given)
 
 
 @dataclass(frozen=True, kw_only=True)

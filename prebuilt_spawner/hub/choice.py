@@ -10,6 +10,7 @@ from typing import Any
 
 from ..build.provider import EnvironmentRequest, ProfileRequest
 from ..environment.options import UserOptions
+from ..environment.policy import Policy
 from ..environment.profiles import Profile
 from ..environment.requirements import merge_requirements
 from ..errors import StorageFailure
@@ -24,12 +25,14 @@ class Choice:
         options: The same, read.
         profile: The profile that applies.
         requirements: The profile's and the user's own, canonical.
+        policy: What may come of the user's own.
     """
 
     stored: Mapping[str, Any]
     options: UserOptions
     profile: Profile | None
     requirements: tuple[str, ...]
+    policy: Policy
 
     @property
     def slug(self) -> str:
@@ -50,18 +53,24 @@ class Choice:
             refresh=self.options.refresh,
             may_refresh_profile=is_admin,
             options=self.stored,
+            policy=self.policy,
         )
 
 
-def make_choice(stored: Mapping[str, Any], options: UserOptions, profile: Profile | None) -> Choice:
+def make_choice(stored: Mapping[str, Any], options: UserOptions, profile: Profile | None, policy: Policy) -> Choice:
     """Put together what a start asks for.
+
+    Args:
+        policy: That of the user whose server it is, which the options have passed.
 
     Raises:
         MalformedRequest: The user's packages contradict the profile's.
     """
     own = profile.requirements if profile else ()
     requirements = merge_requirements(own, options.packages)
-    return Choice(stored=copy.deepcopy(dict(stored)), options=options, profile=profile, requirements=requirements)
+    return Choice(
+        stored=copy.deepcopy(dict(stored)), options=options, profile=profile, requirements=requirements, policy=policy
+    )
 
 
 def _profile_request(profile: Profile) -> ProfileRequest:

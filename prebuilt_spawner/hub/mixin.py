@@ -28,6 +28,7 @@ from .container_mixin import ContainerMixin, called
 from .deadline import DeadlinePassed, within
 from .entries import Attempt, FailedAttempts
 from .errors import errors_for_users
+from .limits import policy_for
 from .overrides import TraitOverrides
 from .progress import STARTING_PERCENT, ProgressBuffer
 from .request_body import is_unread_body, options_of_body
@@ -117,9 +118,10 @@ class PrebuiltMixin(ContainerMixin):
             profile = choose_profile(await self.profiles(), options.profile)
             self._overrides.undo()
             self._overrides.apply(profile.spawner_override if profile else {})
-            check_request(await self.policy(profile), options.packages, user_name=self.user.name)
+            policy = await self.policy(profile)
+            check_request(policy, options.packages, user_name=self.user.name)
             self._overrides.apply({"image": await self._base(options.image, profile)})
-            self._choice = make_choice(stored, options, profile)
+            self._choice = make_choice(stored, options, profile, policy)
 
     def _given_options(self) -> Any:
         if self._choice is None and self._stored_before and is_unread_body(self.handler):
@@ -132,15 +134,7 @@ class PrebuiltMixin(ContainerMixin):
 
     async def policy(self, profile: Profile | None) -> Policy:
         """What this user may add to the profile, or ask for where there is none."""
-        allow = profile.allow_extra_packages if profile else None
-        if allow is None:
-            allow = bool(await maybe_future(called(self.allow_custom_packages, self)))
-        return Policy(
-            allow_custom_packages=allow,
-            allowed_packages=tuple(self.allowed_packages),
-            denied_packages=tuple(self.denied_packages),
-            max_packages=self.max_packages,
-        )
+        return await policy_for(self, profile, self._overrides)
 
     async def _base(self, key: str | None, profile: Profile | None) -> str:
         """The base image: the one that the user chose, else the profile's, else the configured one."""

@@ -1,0 +1,94 @@
+"""The policy's settings: as lists with and without reasons, for everybody and for some."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from prebuilt_spawner import errors
+from prebuilt_spawner.build.preview import Preview, Readiness
+from prebuilt_spawner.environment.policy import read_rules
+
+from .doubles import Hub
+
+
+async def test_a_reason_is_shown_to_the_user(hub: Hub) -> None:
+    hub.configure(denied_packages={"torch": "use the GPU profile"})
+    answer = await hub.start("ada", {"packages": ["torch"]})
+    assert answer.status == 403
+    assert "torch is not allowed for ada: use the GPU profile." in answer.message
+    browser = await hub.log_in("ada")
+    await browser.get("/spawn")
+    page = await browser.post("/spawn", {"packages": "torch"})
+    assert page.status == 403
+    assert "use the GPU profile" in page.text
+
+
+def denied_for_students(spawner: Any) -> Any:
+    groups = {group.name for group in spawner.user.groups}
+    return {"torch": "students have no GPU"} if "students" in groups else []
+
+
+async def denied_later(spawner: Any) -> Any:
+    return denied_for_students(spawner)
+
+
+@pytest.mark.parametrize("setting", [denied_for_students, denied_later])
+async def test_a_list_may_come_from_a_function_of_the_user_and_the_groups(hub: Hub, setting: Any) -> None:
+    """It may be async; the groups are those of the user whose server it is."""
+    hub.configure(denied_packages=setting)
+    await hub.call("POST", "/groups/students", {"users": []})
+    await hub.call("POST", "/users/ada")
+    await hub.call("POST", "/groups/students/users", {"users": ["ada"]})
+    refused = await hub.start("ada", {"packages": ["torch"]})
+    assert refused.status == 403
+    assert "students have no GPU" in refused.message
+    assert (await hub.start("bob", {"packages": ["torch"]})).status == 201
+
+
+@pytest.mark.parametrize("returned", [None, "torch", {"torch": 5}, ["a b"]])
+async def test_a_function_that_returns_no_list_lets_nobody_through(hub: Hub, returned: Any) -> None:
+    """It is the administrator's mistake, and users are not told its text."""
+    hub.configure(denied_packages=lambda spawner: returned)
+    answer = await hub.start("ada", {"packages": ["six"]})
+    assert answer.status == 500
+    assert "administrator" in answer.message
+    assert hub.manager.requests == []
+
+
+async def test_the_request_carries_the_policy_to_what_is_installed(hub: Hub) -> None:
+    """With what the profile overrides, whether the form asks or a start."""
+    profile = {
+        "display_name": "Lab",
+        "slug": "lab",
+        "packages": ["numpy"],
+        "spawner_override": {"denied_packages": {"six": ""}, "max_packages": 3},
+    }
+    hub.configure(profile_list=[profile], denied_packages={"torch": "too big"})
+    assert (await hub.start("ada", {"packages": ["attrs"]})).status == 201
+    (request,) = hub.manager.requests
+    assert request.own_requirements == ("attrs",)
+    assert request.policy.denied_packages == read_rules({"torch": "too big", "six": ""})
+    assert request.policy.max_packages == 3
+    hub.configure(profile_list=[{**profile, "spawner_override": {"denied_packages": ["attrs"]}}])
+    browser = await hub.log_in("bob")
+    page = await browser.get("/spawn?opt-packages=attrs")
+    assert "The package attrs is not allowed for bob" in page.text
+
+
+async def test_a_refusal_after_resolving_is_a_403_too(hub: Hub) -> None:
+    """What was stored before is stored again."""
+    await hub.start("ada", {"packages": ["attrs"]})
+    await hub.stop("ada")
+    hub.manager.error = errors.PolicyRefusal("six 1.17 is not allowed for ada. Ask for something else.")
+    answer = await hub.start("ada", {"packages": ["python-dateutil"]})
+    assert (answer.status, answer.message) == (403, hub.manager.error.message)
+    assert hub.stored("ada") == {"packages": ["attrs"]}
+
+
+async def test_the_form_says_that_a_policy_is_in_the_way(hub: Hub) -> None:
+    refused = Preview(readiness=Readiness.FAILED, error="six 1.17 is not allowed for ada. Ask for something else.")
+    hub.manager.previews[("python-dateutil",)] = refused
+    page = await (await hub.log_in("ada")).get("/spawn?opt-packages=python-dateutil")
+    assert "Cannot work: six 1.17 is not allowed for ada." in page.text
