@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock
-from ..errors import BuildTimeout, PrebuiltError, RequestError, StorageFailure
+from ..errors import BuildTimeout, PolicyRefusal, PrebuiltError, RequestError, StorageFailure
 from .chronicle import Chronicle
 from .events import BuildEvent, Phase, Report, ignore
+from .guard import Guard, NoGuard
 from .interface import BuildHistory, DerivedImage, Engine, Ledger, Outcome, WheelStore
 from .locking import Locksmith
 from .preview import Preview, Readiness, as_summary
@@ -28,32 +29,6 @@ from .sharing import SharedTasks
 _log = logging.getLogger(__name__)
 
 _MAX_DETAIL_CHARACTERS = 32 * 1024
-
-
-class Guard(Protocol):
-    """Looks after the disks."""
-
-    async def check(self) -> None:
-        """Raise `StorageFailure` where nothing new should be built."""
-
-    def tidy(self) -> None:
-        """Make room after a build, where it is time to. Returns at once and raises nothing."""
-
-    async def close(self) -> None:
-        """Start nothing more."""
-
-
-class NoGuard:
-    """Leaves the disks to others."""
-
-    async def check(self) -> None:
-        """See `Guard`."""
-
-    def tidy(self) -> None:
-        """See `Guard`."""
-
-    async def close(self) -> None:
-        """See `Guard`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +195,7 @@ class BuildManager:
                 phase_seconds=chronicle.phase_seconds(),
                 error=failure.message,
                 log=_with_detail(chronicle.log(), failure.detail),
-                request_fault=isinstance(failure, RequestError),
+                request_fault=_is_everybodys(failure),
             )
             _log.info("Build %d was not resolved: %s %s", failure.build_id, failure.message, failure.detail)
 
@@ -241,8 +216,10 @@ class BuildManager:
             with self._room.seat():
                 if digest in self._recorded_as:
                     await self._join(self._recorded_as[digest], request.user)
+                # Who may have more than others waits for a build that may have as much.
+                key = digest, _max_unsized_bytes(request, environment)
                 return await self._builds.run(
-                    digest, lambda tell: self._build(request, environment, chronicle, tell), report=report
+                    key, lambda tell: self._build(request, environment, chronicle, tell), report=report
                 )
         except asyncio.CancelledError:
             # By its build's number a wait that took too long is found beside what it waited for.
@@ -297,14 +274,16 @@ class BuildManager:
             for user in tuple(self._waiting.get(digest, ())):  # who came before this began
                 await self._join(build_id, user)
             await self._tell_estimate(request, report)
-            image = await self._heard(self._provider.make(environment, report=report), chronicle)
+            limit_bytes = _max_unsized_bytes(request, environment)
+            making = self._provider.make(environment, report=report, max_unsized_bytes=limit_bytes)
+            image = await self._heard(making, chronicle)
             outcome, size_bytes = Outcome.DONE, image.size_bytes
             return image
         except asyncio.CancelledError:
             outcome = Outcome.CANCELLED
             raise
         except PrebuiltError as failure:
-            error, detail, fault = failure.message, failure.detail, isinstance(failure, RequestError)
+            error, detail, fault = failure.message, failure.detail, _is_everybodys(failure)
             failure.build_id = build_id
             self._failures.remember(digest, failure)
             _log.info("Build %d of %s failed: %s %s", build_id, environment.image, error, failure.detail)
@@ -372,6 +351,19 @@ class BuildManager:
             if not task.done():
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+
+
+def _max_unsized_bytes(request: EnvironmentRequest, environment: Environment) -> int | None:
+    """How much may be downloaded without a known size; None is no limit, as where every size is known."""
+    if request.policy is None or not request.own_requirements:
+        return None
+    known = all(wheel.size_bytes is not None for wheel in environment.lock.wheels)
+    return None if known else request.policy.max_environment_bytes or None
+
+
+def _is_everybodys(failure: PrebuiltError) -> bool:
+    """Whether whoever asks the same fails with it: a policy is one user's."""
+    return isinstance(failure, RequestError) and not isinstance(failure, PolicyRefusal)
 
 
 def _with_detail(log: str, detail: str) -> str:

@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from ..errors import PolicyRefusal
 from .lock import Lock, LockedWheel
 from .quoting import kind_of, quoted
+from .sizes import size_in_words
 
 _SHOWN_NAMES = 3
 """How many of the packages that were asked for a message names."""
@@ -94,12 +95,14 @@ class Policy:
         allowed_packages: What the user may ask for by name; what that needs comes along. Empty means no limit.
         denied_packages: What may neither be asked for nor come along, even if it is allowed as well.
         max_packages: Most names in one request.
+        max_environment_bytes: Most bytes of wheels that may come of one request; 0 is no limit.
     """
 
     allow_custom_packages: bool = False
     allowed_packages: tuple[Rule, ...] = ()
     denied_packages: tuple[Rule, ...] = ()
     max_packages: int = 100
+    max_environment_bytes: int = 10 * 1024**3
 
 
 def check_request(policy: Policy, requirements: Sequence[str], *, user_name: str = "") -> None:
@@ -154,9 +157,10 @@ def check_lock(
     whom = f" for {user_name}" if user_name else ""
     known = set() if exempt is None else set(exempt.packages)
     asked = tuple(dict.fromkeys(Requirement(requirement).name for requirement in requirements))
-    for wheel in lock.wheels:
-        if f"{wheel.name}=={wheel.version}" not in known:
-            _check_wheel(policy, wheel, asked, whom)
+    added = [wheel for wheel in lock.wheels if f"{wheel.name}=={wheel.version}" not in known]
+    for wheel in added:
+        _check_wheel(policy, wheel, asked, whom)
+    _check_size(policy, added, whom)
 
 
 def _check_wheel(policy: Policy, wheel: LockedWheel, asked: Sequence[str], whom: str) -> None:
@@ -180,6 +184,23 @@ def _check_wheel(policy: Policy, wheel: LockedWheel, asked: Sequence[str], whom:
             about="packages",
             package=wheel.name,
             entry=wheel.name,
+        )
+
+
+def _check_size(policy: Policy, wheels: Sequence[LockedWheel], whom: str) -> None:
+    """Of those whose size the index says; see `max_unsized_bytes` of `WheelStore.fetch` for the others."""
+    largest = sorted((wheel for wheel in wheels if wheel.size_bytes), key=lambda wheel: -(wheel.size_bytes or 0))
+    total_bytes = sum(wheel.size_bytes or 0 for wheel in largest)
+    if policy.max_environment_bytes and total_bytes > policy.max_environment_bytes:
+        shown = ", ".join(
+            f"{wheel.name} {wheel.version} with {size_in_words(wheel.size_bytes or 0)}"
+            for wheel in largest[:_SHOWN_NAMES]
+        )
+        raise PolicyRefusal(
+            f"These packages have {size_in_words(total_bytes)} together with what they need; at most "
+            f"{size_in_words(policy.max_environment_bytes)} are allowed{whom}. The largest: {shown}. "
+            "Leave some out, or ask the administrator.",
+            about="packages",
         )
 
 

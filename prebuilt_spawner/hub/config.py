@@ -70,6 +70,18 @@ class PrebuiltConfig(LoggingConfigurable):
         """,
     ).tag(config=True)
 
+    max_environment_bytes = Integer(
+        10 * 1024**3,
+        min=0,
+        help="""
+        Bytes of the wheels that a request of a user may add to the base, as its index says, dependencies included and
+        what a profile installs by itself left out. It is checked before anything is downloaded.
+
+        Default: 10737418240 (10 GiB); 0 is no limit. Unpacked, wheels have about three times as much. Where an
+        index does not say sizes, the download stops at this limit, and what a profile needs of such wheels counts.
+        """,
+    ).tag(config=True)
+
     profile_list = Union(
         [List(Dict()), Dict(), Callable()],
         help="""

@@ -40,4 +40,5 @@ async def policy_for(spawner: PrebuiltMixin, profile: Profile | None, overrides:
         allowed_packages=await rules("allowed_packages"),
         denied_packages=await rules("denied_packages"),
         max_packages=await setting("max_packages"),
+        max_environment_bytes=await setting("max_environment_bytes"),
     )

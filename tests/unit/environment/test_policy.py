@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from prebuilt_spawner.environment.lock import Lock, LockedWheel
@@ -215,3 +217,34 @@ def test_what_the_profile_alone_installs_is_exempt_and_nothing_else():
     check_installed("a", "a==1", "old==1", "six==1.17", exempt=profile, denied_packages=["six", "old"])
     lock_refusal("a", "a==1", "six==1.16", exempt=profile, denied_packages=["six", "old"])
     lock_refusal("a", "a==1", "worse==1", "six==1.17", exempt=profile, denied_packages=["six", "worse"])
+
+
+def sized(**sizes: int | None) -> Lock:
+    wheels = (replace(wheel(name, "1"), size_bytes=size) for name, size in sizes.items())
+    return Lock(wheels=tuple(wheels))
+
+
+def test_what_is_too_large_is_refused_with_the_largest_packages():
+    """By the sizes of the wheels, those of dependencies included."""
+    lock = sized(a=700_000_000, b=20_000_000, c=3_000_000, d=400_000_000)
+    policy = policy_of(max_environment_bytes=1_123_000_000)
+    check_lock(policy, lock, requirements=("a",))
+    with pytest.raises(PolicyRefusal) as caught:
+        check_lock(policy_of(max_environment_bytes=1_122_999_999), lock, requirements=("a",), user_name="alice")
+    assert caught.value.message == (
+        "These packages have 1.1 GB together with what they need; at most 1.1 GB are allowed for alice. "
+        "The largest: a 1 with 700 MB, d 1 with 400 MB, b 1 with 20 MB. Leave some out, or ask the administrator."
+    )
+    assert not faults(caught.value.message)
+
+
+def test_the_profiles_packages_and_unknown_sizes_do_not_count():
+    """Of the latter, the download is limited."""
+    policy = policy_of(max_environment_bytes=1000)
+    check_lock(policy, sized(a=1000, b=10**12, c=None), requirements=("a",), exempt=sized(b=10**12))
+    with pytest.raises(PolicyRefusal):
+        check_lock(policy, sized(a=1001), requirements=("a",))
+
+
+def test_no_limit_of_bytes_is_none():
+    check_lock(policy_of(max_environment_bytes=0), sized(a=10**15), requirements=("a",))
