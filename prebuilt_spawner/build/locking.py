@@ -27,6 +27,7 @@ from .lock_files import LockFiles
 from .lookups import LockReads
 from .provider import EnvironmentRequest, ProfileRequest
 from .queue import Queue, WaitingRoom
+from .rate import Charge, free
 from .remembered import RememberedFailures
 from .sharing import SharedTasks
 
@@ -92,10 +93,23 @@ class Locksmith:
         self._room = room or WaitingRoom()
         self._lock_files = LockFiles()
 
-    async def lock_for(self, request: EnvironmentRequest, base: BaseImage, probe: BaseProbe, *, report: Report) -> Lock:
-        """The lock that this request gets on this base. `report` hears of it only where something is resolved.
+    async def lock_for(
+        self,
+        request: EnvironmentRequest,
+        base: BaseImage,
+        probe: BaseProbe,
+        *,
+        report: Report,
+        charge: Charge = free,
+    ) -> Lock:
+        """The lock that this request gets on this base.
+
+        Args:
+            report: Hears of it only where something is resolved.
+            charge: Called where that is done for this user alone or first, and not for a profile.
 
         Raises:
+            BuildRateExceeded: `charge` did.
             PolicyRefusal: The request would renew a profile's lock, which is everybody's, or its policy does not allow
                 what the lock installs.
             UnresolvableRequest, IndexUnavailable: See `Resolver`.
@@ -103,7 +117,8 @@ class Locksmith:
         """
 
         async def answer(question: _Question, refresh: bool) -> StoredLock:
-            return await self._answer(question, refresh=refresh, report=report)
+            costs = charge if question.owner.startswith("user:") else free
+            return await self._answer(question, refresh=refresh, report=report, charge=costs)
 
         return await self._lock(request, base, probe, answer)
 
@@ -220,14 +235,15 @@ class Locksmith:
             profile_lock=profile_lock,
         )
 
-    async def _answer(self, question: _Question, *, refresh: bool, report: Report) -> StoredLock:
+    async def _answer(self, question: _Question, *, refresh: bool, report: Report, charge: Charge) -> StoredLock:
         if refresh:
             self._failures.forget(_resolve_key(question, None))
             with self._room.seat():
+                charge()
                 stored = await self._resolve(question, ancestor=None, report=report)
         else:
             found, ancestor = await self._found(self._ledger, question)
-            stored = found or await self._shared_resolve(question, ancestor, report)
+            stored = found or await self._shared_resolve(question, ancestor, report, charge)
         await self._ledger.hold(owner=question.owner, lock=stored)
         return stored
 
@@ -256,11 +272,15 @@ class Locksmith:
         known = await reads.descendant(ancestor_id=previous.id, request_digest=question.request_digest)
         return known, None if known else previous
 
-    async def _shared_resolve(self, question: _Question, ancestor: StoredLock | None, report: Report) -> StoredLock:
+    async def _shared_resolve(
+        self, question: _Question, ancestor: StoredLock | None, report: Report, charge: Charge
+    ) -> StoredLock:
         """Resolve once for all who ask the same at the same time; the owner is not part of it."""
         key = _resolve_key(question, ancestor)
         self._failures.check(key)
         with self._room.seat():
+            if key not in self._resolving:
+                charge()
             return await self._resolving.run(
                 key, lambda tell: self._resolve(question, ancestor=ancestor, report=tell), report=report
             )

@@ -23,6 +23,7 @@ from .preview import Preview, Readiness, as_summary
 from .previews import Previews
 from .provider import Environment, EnvironmentRequest, Provider
 from .queue import Queue, WaitingRoom
+from .rate import BuildRates, Charge, free
 from .remembered import RememberedFailures
 from .sharing import SharedTasks
 
@@ -87,6 +88,7 @@ class BuildManager:
         self._failures = failures or RememberedFailures(0)
         self._room = room or WaitingRoom()
         self._guard = guard or NoGuard()
+        self._rates = BuildRates(now=now)
         self._limits = limits
         self._now = now
         self._queue = Queue(limits.max_concurrent_builds, most_waiting=limits.max_queued_builds)
@@ -117,7 +119,8 @@ class BuildManager:
         base = await self._engine.resolve_base(request.base)
         probe = await self._engine.probe(base)
         chronicle = Chronicle(self._now)
-        lock = await self._locked(request, base, probe, chronicle, report)
+        charge = self._charge(request)
+        lock = await self._locked(request, base, probe, chronicle, report, charge)
         environment = self._provider.name(base=base, probe=probe, lock=lock)
         await self._ledger.use_environment(environment.digest)
         image = await self._provider.present(environment)
@@ -125,7 +128,7 @@ class BuildManager:
             report(
                 BuildEvent(phase=Phase.WAITING, summary=as_summary(await self._previews.of_start(request, environment)))
             )
-            image = await self._built(request, environment, chronicle, report)
+            image = await self._built(request, environment, chronicle, report, charge)
         else:
             report(BuildEvent(phase=Phase.READY, summary=as_summary(Preview(readiness=Readiness.READY))))
         await self._ledger.record_environment(
@@ -159,8 +162,20 @@ class BuildManager:
         await self._guard.close()
         await self._ledger.close()
 
+    def _charge(self, request: EnvironmentRequest) -> Charge:
+        """What the start is charged with where it causes work."""
+        if request.policy is None or not request.own_requirements:
+            return free
+        return self._rates.for_start(request.user, request.policy.max_builds_per_hour)
+
     async def _locked(
-        self, request: EnvironmentRequest, base: BaseImage, probe: BaseProbe, chronicle: Chronicle, report: Report
+        self,
+        request: EnvironmentRequest,
+        base: BaseImage,
+        probe: BaseProbe,
+        chronicle: Chronicle,
+        report: Report,
+        charge: Charge,
     ) -> Lock:
         """The request's lock. What could not be resolved is remembered as a build that failed."""
 
@@ -169,7 +184,7 @@ class BuildManager:
             report(event)
 
         try:
-            return await self._locksmith.lock_for(request, base, probe, report=tell)
+            return await self._locksmith.lock_for(request, base, probe, report=tell, charge=charge)
         except PrebuiltError as failure:
             # Without a phase, it was answered from memory.
             if chronicle.phase_seconds():
@@ -204,7 +219,12 @@ class BuildManager:
         await self._join(failure.build_id, request.user)
 
     async def _built(
-        self, request: EnvironmentRequest, environment: Environment, chronicle: Chronicle, report: Report
+        self,
+        request: EnvironmentRequest,
+        environment: Environment,
+        chronicle: Chronicle,
+        report: Report,
+        charge: Charge,
     ) -> DerivedImage:
         digest = environment.digest
         if request.refresh:
@@ -214,10 +234,12 @@ class BuildManager:
         waiting.append(request.user)
         try:
             with self._room.seat():
-                if digest in self._recorded_as:
-                    await self._join(self._recorded_as[digest], request.user)
                 # Who may have more than others waits for a build that may have as much.
                 key = digest, _max_unsized_bytes(request, environment)
+                if key not in self._builds:
+                    charge()
+                if digest in self._recorded_as:
+                    await self._join(self._recorded_as[digest], request.user)
                 return await self._builds.run(
                     key, lambda tell: self._build(request, environment, chronicle, tell), report=report
                 )

@@ -96,6 +96,7 @@ class Policy:
         denied_packages: What may neither be asked for nor come along, even if it is allowed as well.
         max_packages: Most names in one request.
         max_environment_bytes: Most bytes of wheels that may come of one request; 0 is no limit.
+        max_builds_per_hour: Most starts for which something is resolved or built; 0 is no limit.
     """
 
     allow_custom_packages: bool = False
@@ -103,6 +104,7 @@ class Policy:
     denied_packages: tuple[Rule, ...] = ()
     max_packages: int = 100
     max_environment_bytes: int = 10 * 1024**3
+    max_builds_per_hour: int = 60
 
 
 def check_request(policy: Policy, requirements: Sequence[str], *, user_name: str = "") -> None:

@@ -82,6 +82,19 @@ class PrebuiltConfig(LoggingConfigurable):
         """,
     ).tag(config=True)
 
+    max_builds_per_user_per_hour = Integer(
+        60,
+        min=0,
+        help="""
+        How many starts of one user may have something resolved or built for them within an hour. Who waits for what is
+        being built for somebody else, starts what is ready or a profile as it is, or is refused from memory, is not
+        counted, and neither are administrators. The hub's restart forgets the counts.
+
+        Default: 60; 0 is no limit. Fewer keep one user's scripts from taking the builds' turns from others, who wait
+        for them in order of arrival.
+        """,
+    ).tag(config=True)
+
     profile_list = Union(
         [List(Dict()), Dict(), Callable()],
         help="""

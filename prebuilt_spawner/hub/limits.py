@@ -40,5 +40,7 @@ async def policy_for(spawner: PrebuiltMixin, profile: Profile | None, overrides:
         allowed_packages=await rules("allowed_packages"),
         denied_packages=await rules("denied_packages"),
         max_packages=await setting("max_packages"),
+        # Administrators can change the limit anyway, and try out what many will use.
+        max_builds_per_hour=0 if spawner.user.admin else await setting("max_builds_per_user_per_hour"),
         max_environment_bytes=await setting("max_environment_bytes"),
     )

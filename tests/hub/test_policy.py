@@ -92,3 +92,14 @@ async def test_the_form_says_that_a_policy_is_in_the_way(hub: Hub) -> None:
     hub.manager.previews[("python-dateutil",)] = refused
     page = await (await hub.log_in("ada")).get("/spawn?opt-packages=python-dateutil")
     assert "Cannot work: six 1.17 is not allowed for ada." in page.text
+
+
+async def test_who_has_had_enough_built_gets_a_429(hub: Hub) -> None:
+    """The limit is that of the user whose server it is; administrators have none."""
+    hub.configure(max_builds_per_user_per_hour=7)
+    await hub.start("ada", {"packages": ["attrs"]})
+    await hub.start("root", {"packages": ["attrs"]})
+    assert [request.policy.max_builds_per_hour for request in hub.manager.requests] == [7, 0]
+    hub.manager.error = errors.BuildRateExceeded("You have had 7 environments prepared. Try again in 5 minutes.")
+    answer = await hub.start("bob", {"packages": ["attrs"]})
+    assert (answer.status, answer.message) == (429, hub.manager.error.message)
