@@ -19,6 +19,7 @@ from ..environment.digest import lineage_digest, lock_digest, request_digest
 from ..environment.lock import Lock
 from ..environment.policy import check_lock
 from ..environment.requirements import merge_requirements
+from ..environment.root import refuse_root
 from ..environment.spec import EnvironmentSpec
 from ..errors import PolicyRefusal, RequestError
 from .events import BuildEvent, Phase, Report
@@ -111,7 +112,7 @@ class Locksmith:
         Raises:
             BuildRateExceeded: `charge` did.
             PolicyRefusal: The request would renew a profile's lock, which is everybody's, or its policy does not allow
-                what the lock installs.
+                what the lock installs, or its container starts as root.
             UnresolvableRequest, IndexUnavailable: See `Resolver`.
             StorageFailure: The ledger cannot be used.
         """
@@ -158,6 +159,8 @@ class Locksmith:
             return await self._plain_profile(profile, base, probe, answer, refresh=request.refresh)
         if not request.requirements:
             return Lock()
+        if request.policy is not None:
+            refuse_root(request.policy.container_user, probe)
         scope, requirements, profile_lock, exempt = "", request.requirements, None, Lock()
         if profile is not None and profile.pylock:
             # What the administrator's file pins stays, to the version, and is part of what was asked.

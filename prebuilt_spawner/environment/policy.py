@@ -97,6 +97,7 @@ class Policy:
         max_packages: Most names in one request.
         max_environment_bytes: Most bytes of wheels that may come of one request; 0 is no limit.
         max_builds_per_hour: Most starts for which something is resolved or built; 0 is no limit.
+        container_user: As whom the user's containers start, as the engine takes it; "" for the base's own user.
     """
 
     allow_custom_packages: bool = False
@@ -105,6 +106,7 @@ class Policy:
     max_packages: int = 100
     max_environment_bytes: int = 10 * 1024**3
     max_builds_per_hour: int = 60
+    container_user: str = ""
 
 
 def check_request(policy: Policy, requirements: Sequence[str], *, user_name: str = "") -> None:

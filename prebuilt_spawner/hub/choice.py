@@ -39,6 +39,11 @@ class Choice:
         """The profile's, "" without one."""
         return self.profile.slug if self.profile else ""
 
+    @property
+    def adds_packages(self) -> bool:
+        """Whether the user's own are among them."""
+        return not set(self.requirements) <= set(self.profile.requirements if self.profile else ())
+
     def request(self, *, user: str, base: str, is_admin: bool) -> EnvironmentRequest:
         """The question for the build manager. Reads the profile's lock file.
 

@@ -31,6 +31,13 @@ async def policy_for(spawner: PrebuiltMixin, profile: Profile | None, overrides:
             value = merged(value, given(spawner) if callable(given) else given)
         return await maybe_future(value(spawner) if callable(value) else value)
 
+    def container_user() -> str:
+        given = overrides.original("extra_create_kwargs")
+        if not callable(given):
+            given = merged(given, override.get("extra_create_kwargs", {}))
+        # What a callable says of a start is asked when there is one.
+        return spawner.container_user({} if callable(given) else given)
+
     async def rules(name: str) -> tuple[Rule, ...]:
         return read_rules(await setting(name), source=name)
 
@@ -39,6 +46,7 @@ async def policy_for(spawner: PrebuiltMixin, profile: Profile | None, overrides:
         allow_custom_packages=bool(await setting("allow_custom_packages")) if allow is None else allow,
         allowed_packages=await rules("allowed_packages"),
         denied_packages=await rules("denied_packages"),
+        container_user=container_user(),
         max_packages=await setting("max_packages"),
         # Administrators can change the limit anyway, and try out what many will use.
         max_builds_per_hour=0 if spawner.user.admin else await setting("max_builds_per_user_per_hour"),

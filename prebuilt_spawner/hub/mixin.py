@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from jupyterhub.app import JupyterHub
@@ -21,6 +22,7 @@ from ..environment.policy import Policy, check_request
 from ..environment.profiles import Profile, choose_profile, read_profiles
 from ..environment.quoting import quoted
 from ..environment.reference import is_in_repository
+from ..environment.root import refuse_root
 from ..errors import BuildTimeout, MalformedRequest, PolicyRefusal, PrebuiltError, RequestError, SurroundingsError
 from . import form
 from .choice import Choice, make_choice
@@ -210,6 +212,10 @@ class PrebuiltMixin(ContainerMixin):
         request = await asyncio.to_thread(
             choice.request, user=self.user.name, base=self.image, is_admin=bool(self.user.admin)
         )
+        if choice.adds_packages:
+            # Not left to `start`: nothing should be built that is not started then.
+            user = self.container_user(await self._create_kwargs(choice))
+            request = replace(request, policy=replace(choice.policy, container_user=user))
         manager = await self.manager()
         try:
             # The trait's 0 is no limit.
@@ -255,9 +261,12 @@ class PrebuiltMixin(ContainerMixin):
             self._starting = environment.image
             try:
                 with translated():
-                    await self._clear_the_way(environment.image, choice.slug)
-                    self._overrides.apply({"image": environment.image})
                     create_kwargs = await self._create_kwargs(choice)
+                    if choice.adds_packages:
+                        # What a hook changed, and a callable says now, counts.
+                        refuse_root(self.container_user(create_kwargs), environment.probe, variables=self.get_env())
+                    await self._clear_the_way(environment, choice)
+                    self._overrides.apply({"image": environment.image})
                     host_config = await self._host_config(environment)
                     with self._container_settings(create_kwargs, host_config):
                         address = await super().start()

@@ -103,3 +103,81 @@ async def test_who_has_had_enough_built_gets_a_429(hub: Hub) -> None:
     hub.manager.error = errors.BuildRateExceeded("You have had 7 environments prepared. Try again in 5 minutes.")
     answer = await hub.start("bob", {"packages": ["attrs"]})
     assert (answer.status, answer.message) == (429, hub.manager.error.message)
+
+
+MATHS = {"display_name": "Maths", "slug": "maths", "packages": ["numpy"]}
+
+
+async def root_later(spawner: Any) -> Any:
+    return {"user": "root"}
+
+
+ROOTS: list[Any] = [{"user": "root"}, {"user": 0}, {"user": "0:100"}, lambda spawner: {"user": "root"}, root_later]
+
+
+@pytest.mark.parametrize("create_kwargs", ROOTS)
+async def test_users_packages_are_refused_in_a_container_that_starts_as_root(
+    hub: Hub, create_kwargs: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Free lists and what is added to a profile; profiles start, as root. The log says what to change."""
+    hub.configure(extra_create_kwargs=create_kwargs, environment={"CHOWN_HOME": "yes"})
+    for profile_list in ([], [MATHS]):
+        hub.configure(profile_list=profile_list)
+        with caplog.at_level("INFO", hub.app.log.name):
+            refused = await hub.start("ada", {"packages": ["six"]})
+        assert refused.status == 403
+        assert "starts as root" in refused.message
+        assert hub.manager.requests[-1].policy.container_user.partition(":")[0] in ("root", "0")
+        assert hub.docker.containers == {}
+    assert "leave `user` out of extra_create_kwargs" in caplog.text
+    assert "CHOWN_HOME" in caplog.text
+    assert (await hub.start("ada", {"user_options": {}})).status == 201
+    assert str(hub.created("ada")["user"]).partition(":")[0] in ("root", "0")
+
+
+async def test_a_base_whose_user_is_root_is_root_unless_another_user_is_set(hub: Hub) -> None:
+    hub.manager.uid = 0
+    assert (await hub.start("ada", {"packages": ["six"]})).status == 403
+    assert (await hub.start("ada", {"user_options": {}})).status == 201
+    hub.configure(extra_create_kwargs={"user": "1000:100"})
+    assert (await hub.start("bob", {"packages": ["six"]})).status == 201
+
+
+async def test_variables_that_need_root_harm_nothing_without_it(hub: Hub) -> None:
+    hub.configure(environment={"NB_UID": "1001", "CHOWN_HOME": "yes", "GRANT_SUDO": "yes"})
+    assert (await hub.start("ada", {"packages": ["six"]})).status == 201
+
+
+async def test_what_a_hook_makes_root_is_refused_too(hub: Hub) -> None:
+    """Whatever the settings said when the options were read."""
+
+    def hook(spawner: Any) -> None:
+        spawner.extra_create_kwargs = {"user": "root"}
+
+    hub.configure(pre_spawn_hook=hook)
+    assert (await hub.start("ada", {"packages": ["six"]})).status == 403
+    assert hub.docker.containers == {}
+
+
+async def test_a_container_from_before_that_starts_as_root_is_made_anew(hub: Hub) -> None:
+    await hub.start("ada", {"packages": ["six"]})
+    await hub.stop("ada")
+    first = hub.container("ada")
+    first["Config"]["User"] = "root"
+    assert (await hub.start("ada")).status == 201
+    assert hub.container("ada")["Id"] != first["Id"]
+
+
+async def test_the_form_knows_of_the_settings(hub: Hub) -> None:
+    """Where they are no callable; a profile's are its own."""
+    asked: list[Any] = []
+
+    async def preview(requests: Any) -> Any:
+        asked.extend(requests)
+        return [Preview(readiness=Readiness.UNBUILT) for _ in requests]
+
+    hub.manager.preview = preview  # type: ignore[method-assign]
+    rooted = {**MATHS, "spawner_override": {"extra_create_kwargs": {"user": "root"}}}
+    hub.configure(profile_list=[rooted, {**MATHS, "display_name": "Plain", "slug": "plain"}])
+    await (await hub.log_in("ada")).get("/spawn")
+    assert {request.profile.slug: request.policy.container_user for request in asked} == {"maths": "root", "plain": ""}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from prebuilt_spawner.build.provider import EnvironmentRequest, ProfileRequest
@@ -80,3 +82,16 @@ async def test_what_the_base_has_is_not_installed_and_not_refused(world: World):
     """A list of packages is about what is added to the base."""
     world.probe = base_probe(demo="1.0")
     assert await world.pins("a", "extra", policy=NO_DEMO) == {"extra": "1.0"}
+
+
+async def test_what_starts_as_root_is_refused_before_it_is_resolved(world: World):
+    """By the settings or by the base; what a profile has alone is not."""
+    world.probe = replace(base_probe(), uid=0, user="root")
+    for policy in (Policy(allow_custom_packages=True), Policy(container_user="0")):
+        with pytest.raises(PolicyRefusal, match="starts as root"):
+            await world.lock("a", "other", policy=policy)
+        with pytest.raises(PolicyRefusal, match="starts as root"):
+            await world.lock("a", "demo", "other", profile=DATA, policy=policy)
+        assert await world.pins("a", "demo", profile=DATA, policy=policy) == {"demo": "1.0"}
+    assert world.resolves == 1
+    assert await world.pins("a", "other", policy=Policy(container_user="1000")) == {"other": "1.0"}
