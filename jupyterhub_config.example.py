@@ -35,5 +35,8 @@ c.PrebuiltSpawner.profile_list = [
 # Users may also type packages of their own, with any profile.
 c.PrebuiltSpawner.allow_custom_packages = True
 
+# What users may not get, not even as a dependency of something else, and why. Profiles may have it.
+# c.PrebuiltSpawner.denied_packages = {"tensorflow": "it needs more memory than servers have here"}
+
 # A stopped server's container holds nothing that is worth keeping: the home is a volume.
 c.PrebuiltSpawner.remove = True

@@ -9,6 +9,7 @@ Each says what happened, why, and what to do::
     │   ├── UnresolvableRequest       422  no set of wheels satisfies it on this base
     │   └── UnbuildableEnvironment    422  resolved, but its files cannot live together or in the base
     ├── QueueFull                     429  too many builds wait already
+    │   └── BuildRateExceeded              this user has had enough prepared for a while
     ├── BuildTimeout                  504  resolving or building took longer than it may
     └── SurroundingsError             503  the administrator's: engine, index, registry or disk
         ├── EngineUnavailable              the engine cannot be reached
@@ -99,6 +100,12 @@ class QueueFull(PrebuiltError):
 
     status = 429
     reason = "queue"
+
+
+class BuildRateExceeded(QueueFull):
+    """The user has had as much resolved and built within an hour as one may."""
+
+    reason = "rate"
 
 
 class BuildTimeout(PrebuiltError):

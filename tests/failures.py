@@ -25,7 +25,7 @@ from prebuilt_spawner.build.failure import Kind
 from prebuilt_spawner.build.interface import ResolveRequest
 from prebuilt_spawner.environment.base import BaseImage, InstalledDistribution
 from prebuilt_spawner.environment.lock import LockedWheel
-from prebuilt_spawner.environment.policy import Policy, check_request
+from prebuilt_spawner.environment.policy import Policy, check_request, read_rules
 from prebuilt_spawner.environment.requirements import parse_requirements
 from prebuilt_spawner.errors import PrebuiltError
 from tests.crafted_wheels import PublishedFile, build_wheel
@@ -346,7 +346,9 @@ def _said_by_the_engine(words: str) -> Exception:
 
 
 async def _policy(world: FailureWorld) -> None:
-    check_request(Policy(allow_custom_packages=True, denied_packages=("alpha",)), parse_requirements("alpha"))
+    check_request(
+        Policy(allow_custom_packages=True, denied_packages=read_rules(["alpha"])), parse_requirements("alpha")
+    )
 
 
 async def _malformed(world: FailureWorld) -> None:

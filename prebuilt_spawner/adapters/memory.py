@@ -33,6 +33,7 @@ from ..errors import (
     EngineFailure,
     LayersGone,
     MalformedRequest,
+    PolicyRefusal,
     PrebuiltError,
     StorageFailure,
 )
@@ -280,7 +281,7 @@ class MemoryResolver:
         self._protected = frozenset(protected)
         self._index: dict[str, dict[Version, Candidate]] = {}
 
-    def publish(self, name: str, version: str, *requires: str) -> LockedWheel:
+    def publish(self, name: str, version: str, *requires: str, size_bytes: int | None = 1000) -> LockedWheel:
         """Put a wheel for every platform on the index; `requires` are its `Requires-Dist` lines."""
         name = canonicalize_name(name)
         filename = f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
@@ -290,7 +291,7 @@ class MemoryResolver:
             filename=filename,
             url=f"https://index.example/{filename}",
             sha256=hashlib.sha256(filename.encode()).hexdigest(),
-            size_bytes=1000,
+            size_bytes=size_bytes,
         )
         self._index.setdefault(name, {})[Version(version)] = Candidate(
             version=Version(version), requires=tuple(map(Requirement, requires)), wheel=wheel
@@ -362,10 +363,15 @@ class MemoryWheelStore:
         self.bad_wheels: dict[str, PrebuiltError] = {}
         self.fetched: set[str] = set()
 
-    async def fetch(self, wheels: Sequence[LockedWheel], *, report: Report) -> None:
+    async def fetch(
+        self, wheels: Sequence[LockedWheel], *, report: Report, max_unsized_bytes: int | None = None
+    ) -> None:
         """See `WheelStore.fetch`; reports only what is not here yet."""
         await self.switches.pass_through("fetch")
         missing = [wheel for wheel in wheels if wheel.sha256 not in self.fetched]
+        unsized = sum(wheel.size_bytes is None for wheel in wheels)  # of which each has 1000 bytes
+        if max_unsized_bytes is not None and 1000 * unsized > max_unsized_bytes:
+            raise PolicyRefusal("These packages have more bytes than are allowed. Leave some out.", about="packages")
         total_bytes = sum(wheel.size_bytes or 0 for wheel in missing)
         event = BuildEvent(phase=Phase.DOWNLOADING, message="Downloading packages", total=total_bytes)
         for wheel in missing:

@@ -30,7 +30,8 @@ from ..build.interface import BytecodeCompiler
 from ..build.sharing import SharedTasks
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import LockedWheel
-from ..errors import StorageFailure, UnbuildableEnvironment
+from ..environment.sizes import size_in_words
+from ..errors import PolicyRefusal, StorageFailure, UnbuildableEnvironment
 from ..image.bytecode import modules_of, with_bytecode
 from ..image.fragment import (
     Fragment,
@@ -99,7 +100,9 @@ class DiskWheelStore:
         # Started when they are needed first.
         self._workers: InstallWorkers | None = None
 
-    async def fetch(self, wheels: Sequence[LockedWheel], *, report: Report) -> None:
+    async def fetch(
+        self, wheels: Sequence[LockedWheel], *, report: Report, max_unsized_bytes: int | None = None
+    ) -> None:
         """See `prebuilt_spawner.build.interface.WheelStore`. Reports bytes, of what was not here yet."""
         there = await asyncio.gather(*(self._on_disk(self._is_here, wheel) for wheel in wheels))
         missing = sorted(
@@ -107,6 +110,7 @@ class DiskWheelStore:
             key=lambda wheel: (-(wheel.size_bytes or 0), wheel.name),
         )
         if not missing:
+            await self._on_disk(self._check_unsized, wheels, max_unsized_bytes)
             return
         tasks = [
             asyncio.create_task(
@@ -115,7 +119,13 @@ class DiskWheelStore:
             for wheel in missing
         ]
         progress = _DownloadProgress(missing, lambda wheel: self._under_way.get(self._wheel_path(wheel)))
-        await _all_done(tasks, lambda: report(progress.event()), progress.received_bytes)
+
+        def reached() -> int:
+            _refuse_unsized(progress.received, max_unsized_bytes)
+            return progress.received_bytes()
+
+        await _all_done(tasks, lambda: report(progress.event()), reached)
+        await self._on_disk(self._check_unsized, wheels, max_unsized_bytes)
         report(progress.last_event())
 
     async def fragments(
@@ -171,6 +181,12 @@ class DiskWheelStore:
             return await asyncio.get_running_loop().run_in_executor(self._disk_threads, work, *arguments)
         except OSError as error:
             raise disk_failure(error).error(detail=str(error)) from error
+
+    def _check_unsized(self, wheels: Sequence[LockedWheel], max_bytes: int | None) -> None:
+        """What is here counts whoever brought it, or who tries again would have it."""
+        if max_bytes is not None:
+            unsized = (wheel for wheel in wheels if wheel.size_bytes is None)
+            _refuse_unsized({wheel: self._wheel_path(wheel).stat().st_size for wheel in unsized}, max_bytes)
 
     def _make_folder(self, folder: Path) -> None:
         make_folder(folder, cache_dir=self._cache_dir)
@@ -299,7 +315,7 @@ class _DownloadProgress:
 
     def __init__(self, wheels: Sequence[LockedWheel], under_way: Callable[[LockedWheel], Download | None]) -> None:
         self._under_way = under_way
-        self._received = dict.fromkeys(wheels, 0)
+        self.received = dict.fromkeys(wheels, 0)
         sizes = [wheel.size_bytes for wheel in wheels]
         self._total_bytes = 0 if None in sizes else sum(size or 0 for size in sizes)
         names = ", ".join(wheel.name for wheel in wheels[:3]) + (", …" if len(wheels) > 3 else "")
@@ -307,11 +323,11 @@ class _DownloadProgress:
 
     def received_bytes(self) -> int:
         """Of all; never less than before, though a download that is tried again starts anew."""
-        for wheel, before in self._received.items():
+        for wheel, before in self.received.items():
             download = self._under_way(wheel)
             if download is not None:
-                self._received[wheel] = max(before, download.received_bytes)
-        return sum(self._received.values())
+                self.received[wheel] = max(before, download.received_bytes)
+        return sum(self.received.values())
 
     def event(self) -> BuildEvent:
         """How far it is now."""
@@ -323,6 +339,19 @@ class _DownloadProgress:
         """All have arrived."""
         done = self._total_bytes or self.received_bytes()
         return BuildEvent(phase=Phase.DOWNLOADING, message=self._message, done=done, total=done)
+
+
+def _refuse_unsized(received_bytes: Mapping[LockedWheel, int], max_bytes: int | None) -> None:
+    unsized = {wheel: received for wheel, received in received_bytes.items() if wheel.size_bytes is None}
+    if max_bytes is not None and sum(unsized.values()) > max_bytes:
+        largest = max(unsized, key=lambda wheel: unsized[wheel])
+        raise PolicyRefusal(
+            f"These packages have more than the {size_in_words(max_bytes)} that are allowed. The largest whose size "
+            f"was not known is {largest.name} {largest.version}. Leave it out, or ask the administrator.",
+            about="packages",
+            package=largest.name,
+            entry=largest.name,
+        )
 
 
 async def _all_done(tasks: Sequence[asyncio.Task[T]], tell: Callable[[], None], reached: Callable[[], int]) -> None:

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 from ..errors import (
     BaseImageUnavailable,
+    BuildRateExceeded,
     BuildTimeout,
     EngineFailure,
     EngineUnavailable,
@@ -61,6 +62,7 @@ class Kind(str, Enum):
     REQUEST = "request"
 
     QUEUE = "queue"
+    RATE = "rate"
     TIMEOUT = "timeout"
 
     HASH_MISMATCH = "hash-mismatch"
@@ -96,6 +98,7 @@ _ERRORS: Mapping[Kind, type[PrebuiltError]] = {
     Kind.MALFORMED: MalformedRequest,
     Kind.REQUEST: RequestError,
     Kind.QUEUE: QueueFull,
+    Kind.RATE: BuildRateExceeded,
     Kind.TIMEOUT: BuildTimeout,
     **dict.fromkeys(
         (

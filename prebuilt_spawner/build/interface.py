@@ -156,10 +156,16 @@ class BytecodeCompiler(Protocol):
 class WheelStore(Protocol):
     """Wheels and their fragments, fetched and made once, kept on the hub's disk."""
 
-    async def fetch(self, wheels: Sequence[LockedWheel], *, report: Report) -> None:
+    async def fetch(
+        self, wheels: Sequence[LockedWheel], *, report: Report, max_unsized_bytes: int | None = None
+    ) -> None:
         """Have every wheel here, verified against its SHA-256.
 
+        Args:
+            max_unsized_bytes: How much those may have together whose size the lock does not say; None is no limit.
+
         Raises:
+            PolicyRefusal: It would be more.
             IndexUnavailable: A wheel cannot be downloaded, or is not the one that was locked.
             StorageFailure: It cannot be written.
         """

@@ -17,7 +17,9 @@ from packaging.version import InvalidVersion, Version
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.digest import lineage_digest, lock_digest, request_digest
 from ..environment.lock import Lock
+from ..environment.policy import check_lock
 from ..environment.requirements import merge_requirements
+from ..environment.root import refuse_root
 from ..environment.spec import EnvironmentSpec
 from ..errors import PolicyRefusal, RequestError
 from .events import BuildEvent, Phase, Report
@@ -26,6 +28,7 @@ from .lock_files import LockFiles
 from .lookups import LockReads
 from .provider import EnvironmentRequest, ProfileRequest
 from .queue import Queue, WaitingRoom
+from .rate import Charge, free
 from .remembered import RememberedFailures
 from .sharing import SharedTasks
 
@@ -91,17 +94,32 @@ class Locksmith:
         self._room = room or WaitingRoom()
         self._lock_files = LockFiles()
 
-    async def lock_for(self, request: EnvironmentRequest, base: BaseImage, probe: BaseProbe, *, report: Report) -> Lock:
-        """The lock that this request gets on this base. `report` hears of it only where something is resolved.
+    async def lock_for(
+        self,
+        request: EnvironmentRequest,
+        base: BaseImage,
+        probe: BaseProbe,
+        *,
+        report: Report,
+        charge: Charge = free,
+    ) -> Lock:
+        """The lock that this request gets on this base.
+
+        Args:
+            report: Hears of it only where something is resolved.
+            charge: Called where that is done for this user alone or first, and not for a profile.
 
         Raises:
-            PolicyRefusal: The request would renew a profile's lock, which is everybody's.
+            BuildRateExceeded: `charge` did.
+            PolicyRefusal: The request would renew a profile's lock, which is everybody's, or its policy does not allow
+                what the lock installs, or its container starts as root.
             UnresolvableRequest, IndexUnavailable: See `Resolver`.
             StorageFailure: The ledger cannot be used.
         """
 
         async def answer(question: _Question, refresh: bool) -> StoredLock:
-            return await self._answer(question, refresh=refresh, report=report)
+            costs = charge if question.owner.startswith("user:") else free
+            return await self._answer(question, refresh=refresh, report=report, charge=costs)
 
         return await self._lock(request, base, probe, answer)
 
@@ -135,23 +153,36 @@ class Locksmith:
     async def _lock(self, request: EnvironmentRequest, base: BaseImage, probe: BaseProbe, answer: _Answer) -> Lock:
         """Which questions the request is, and what their answers make."""
         profile = request.profile
-        if profile is not None and set(request.requirements) == set(profile.requirements):
+        if profile is not None and not request.own_requirements:
             if request.refresh and (profile.requirements or profile.pylock):
                 _require_renewable(profile, allowed=request.may_refresh_profile)
             return await self._plain_profile(profile, base, probe, answer, refresh=request.refresh)
         if not request.requirements:
             return Lock()
-        scope, requirements, profile_lock = "", request.requirements, None
+        if request.policy is not None:
+            refuse_root(request.policy.container_user, probe)
+        scope, requirements, profile_lock, exempt = "", request.requirements, None, Lock()
         if profile is not None and profile.pylock:
             # What the administrator's file pins stays, to the version, and is part of what was asked.
-            kept = await self._lock_files.read(profile, base, probe)
-            requirements = merge_requirements(requirements, kept.packages)
+            exempt = await self._lock_files.read(profile, base, probe)
+            requirements = merge_requirements(requirements, exempt.packages)
         elif profile is not None and profile.requirements:
             # Not a free list: its locks must follow the profile's, and nobody else's may answer it.
             scope = f"extras:{profile.slug}"
             profile_lock = await self._profile_lock(profile, base, probe, answer, refresh=False)
+            exempt = profile_lock.lock
         question = self._question(f"user:{request.user}", scope, requirements, base, probe, profile_lock)
-        return (await answer(question, request.refresh)).lock
+        lock = (await answer(question, request.refresh)).lock
+        if request.policy is not None:
+            # Whether it was resolved just now or years ago: policies change.
+            check_lock(
+                request.policy,
+                lock,
+                requirements=request.own_requirements,
+                exempt=exempt,
+                user_name=request.user,
+            )
+        return lock
 
     async def close(self) -> None:
         """Cancel what is being resolved and read."""
@@ -207,14 +238,15 @@ class Locksmith:
             profile_lock=profile_lock,
         )
 
-    async def _answer(self, question: _Question, *, refresh: bool, report: Report) -> StoredLock:
+    async def _answer(self, question: _Question, *, refresh: bool, report: Report, charge: Charge) -> StoredLock:
         if refresh:
             self._failures.forget(_resolve_key(question, None))
             with self._room.seat():
+                charge()
                 stored = await self._resolve(question, ancestor=None, report=report)
         else:
             found, ancestor = await self._found(self._ledger, question)
-            stored = found or await self._shared_resolve(question, ancestor, report)
+            stored = found or await self._shared_resolve(question, ancestor, report, charge)
         await self._ledger.hold(owner=question.owner, lock=stored)
         return stored
 
@@ -243,11 +275,15 @@ class Locksmith:
         known = await reads.descendant(ancestor_id=previous.id, request_digest=question.request_digest)
         return known, None if known else previous
 
-    async def _shared_resolve(self, question: _Question, ancestor: StoredLock | None, report: Report) -> StoredLock:
+    async def _shared_resolve(
+        self, question: _Question, ancestor: StoredLock | None, report: Report, charge: Charge
+    ) -> StoredLock:
         """Resolve once for all who ask the same at the same time; the owner is not part of it."""
         key = _resolve_key(question, ancestor)
         self._failures.check(key)
         with self._room.seat():
+            if key not in self._resolving:
+                charge()
             return await self._resolving.run(
                 key, lambda tell: self._resolve(question, ancestor=ancestor, report=tell), report=report
             )

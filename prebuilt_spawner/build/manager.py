@@ -9,51 +9,27 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock
-from ..errors import BuildTimeout, PrebuiltError, RequestError, StorageFailure
+from ..errors import BuildTimeout, PolicyRefusal, PrebuiltError, RequestError, StorageFailure
 from .chronicle import Chronicle
 from .events import BuildEvent, Phase, Report, ignore
+from .guard import Guard, NoGuard
 from .interface import BuildHistory, DerivedImage, Engine, Ledger, Outcome, WheelStore
 from .locking import Locksmith
 from .preview import Preview, Readiness, as_summary
 from .previews import Previews
 from .provider import Environment, EnvironmentRequest, Provider
 from .queue import Queue, WaitingRoom
+from .rate import BuildRates, Charge, free
 from .remembered import RememberedFailures
 from .sharing import SharedTasks
 
 _log = logging.getLogger(__name__)
 
 _MAX_DETAIL_CHARACTERS = 32 * 1024
-
-
-class Guard(Protocol):
-    """Looks after the disks."""
-
-    async def check(self) -> None:
-        """Raise `StorageFailure` where nothing new should be built."""
-
-    def tidy(self) -> None:
-        """Make room after a build, where it is time to. Returns at once and raises nothing."""
-
-    async def close(self) -> None:
-        """Start nothing more."""
-
-
-class NoGuard:
-    """Leaves the disks to others."""
-
-    async def check(self) -> None:
-        """See `Guard`."""
-
-    def tidy(self) -> None:
-        """See `Guard`."""
-
-    async def close(self) -> None:
-        """See `Guard`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +88,7 @@ class BuildManager:
         self._failures = failures or RememberedFailures(0)
         self._room = room or WaitingRoom()
         self._guard = guard or NoGuard()
+        self._rates = BuildRates(now=now)
         self._limits = limits
         self._now = now
         self._queue = Queue(limits.max_concurrent_builds, most_waiting=limits.max_queued_builds)
@@ -142,7 +119,8 @@ class BuildManager:
         base = await self._engine.resolve_base(request.base)
         probe = await self._engine.probe(base)
         chronicle = Chronicle(self._now)
-        lock = await self._locked(request, base, probe, chronicle, report)
+        charge = self._charge(request)
+        lock = await self._locked(request, base, probe, chronicle, report, charge)
         environment = self._provider.name(base=base, probe=probe, lock=lock)
         await self._ledger.use_environment(environment.digest)
         image = await self._provider.present(environment)
@@ -150,7 +128,7 @@ class BuildManager:
             report(
                 BuildEvent(phase=Phase.WAITING, summary=as_summary(await self._previews.of_start(request, environment)))
             )
-            image = await self._built(request, environment, chronicle, report)
+            image = await self._built(request, environment, chronicle, report, charge)
         else:
             report(BuildEvent(phase=Phase.READY, summary=as_summary(Preview(readiness=Readiness.READY))))
         await self._ledger.record_environment(
@@ -184,8 +162,20 @@ class BuildManager:
         await self._guard.close()
         await self._ledger.close()
 
+    def _charge(self, request: EnvironmentRequest) -> Charge:
+        """What the start is charged with where it causes work."""
+        if request.policy is None or not request.own_requirements:
+            return free
+        return self._rates.for_start(request.user, request.policy.max_builds_per_hour)
+
     async def _locked(
-        self, request: EnvironmentRequest, base: BaseImage, probe: BaseProbe, chronicle: Chronicle, report: Report
+        self,
+        request: EnvironmentRequest,
+        base: BaseImage,
+        probe: BaseProbe,
+        chronicle: Chronicle,
+        report: Report,
+        charge: Charge,
     ) -> Lock:
         """The request's lock. What could not be resolved is remembered as a build that failed."""
 
@@ -194,7 +184,7 @@ class BuildManager:
             report(event)
 
         try:
-            return await self._locksmith.lock_for(request, base, probe, report=tell)
+            return await self._locksmith.lock_for(request, base, probe, report=tell, charge=charge)
         except PrebuiltError as failure:
             # Without a phase, it was answered from memory.
             if chronicle.phase_seconds():
@@ -220,7 +210,7 @@ class BuildManager:
                 phase_seconds=chronicle.phase_seconds(),
                 error=failure.message,
                 log=_with_detail(chronicle.log(), failure.detail),
-                request_fault=isinstance(failure, RequestError),
+                request_fault=_is_everybodys(failure),
             )
             _log.info("Build %d was not resolved: %s %s", failure.build_id, failure.message, failure.detail)
 
@@ -229,7 +219,12 @@ class BuildManager:
         await self._join(failure.build_id, request.user)
 
     async def _built(
-        self, request: EnvironmentRequest, environment: Environment, chronicle: Chronicle, report: Report
+        self,
+        request: EnvironmentRequest,
+        environment: Environment,
+        chronicle: Chronicle,
+        report: Report,
+        charge: Charge,
     ) -> DerivedImage:
         digest = environment.digest
         if request.refresh:
@@ -239,10 +234,14 @@ class BuildManager:
         waiting.append(request.user)
         try:
             with self._room.seat():
+                # Who may have more than others waits for a build that may have as much.
+                key = digest, _max_unsized_bytes(request, environment)
+                if key not in self._builds:
+                    charge()
                 if digest in self._recorded_as:
                     await self._join(self._recorded_as[digest], request.user)
                 return await self._builds.run(
-                    digest, lambda tell: self._build(request, environment, chronicle, tell), report=report
+                    key, lambda tell: self._build(request, environment, chronicle, tell), report=report
                 )
         except asyncio.CancelledError:
             # By its build's number a wait that took too long is found beside what it waited for.
@@ -297,14 +296,16 @@ class BuildManager:
             for user in tuple(self._waiting.get(digest, ())):  # who came before this began
                 await self._join(build_id, user)
             await self._tell_estimate(request, report)
-            image = await self._heard(self._provider.make(environment, report=report), chronicle)
+            limit_bytes = _max_unsized_bytes(request, environment)
+            making = self._provider.make(environment, report=report, max_unsized_bytes=limit_bytes)
+            image = await self._heard(making, chronicle)
             outcome, size_bytes = Outcome.DONE, image.size_bytes
             return image
         except asyncio.CancelledError:
             outcome = Outcome.CANCELLED
             raise
         except PrebuiltError as failure:
-            error, detail, fault = failure.message, failure.detail, isinstance(failure, RequestError)
+            error, detail, fault = failure.message, failure.detail, _is_everybodys(failure)
             failure.build_id = build_id
             self._failures.remember(digest, failure)
             _log.info("Build %d of %s failed: %s %s", build_id, environment.image, error, failure.detail)
@@ -372,6 +373,19 @@ class BuildManager:
             if not task.done():
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+
+
+def _max_unsized_bytes(request: EnvironmentRequest, environment: Environment) -> int | None:
+    """How much may be downloaded without a known size; None is no limit, as where every size is known."""
+    if request.policy is None or not request.own_requirements:
+        return None
+    known = all(wheel.size_bytes is not None for wheel in environment.lock.wheels)
+    return None if known else request.policy.max_environment_bytes or None
+
+
+def _is_everybodys(failure: PrebuiltError) -> bool:
+    """Whether whoever asks the same fails with it: a policy is one user's."""
+    return isinstance(failure, RequestError) and not isinstance(failure, PolicyRefusal)
 
 
 def _with_detail(log: str, detail: str) -> str:

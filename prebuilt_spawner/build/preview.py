@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-_UNITS = ("kB", "MB", "GB")
+from ..environment.sizes import size_in_words
 
 
 class Readiness(str, Enum):
@@ -82,7 +82,7 @@ def _work(preview: Preview) -> str:
     if preview.packages:
         parts.append(f"adds {len(preview.packages)} package{'s' if len(preview.packages) > 1 else ''}")
     if preview.size_bytes:
-        parts.append(_size(preview.size_bytes))
+        parts.append(size_in_words(preview.size_bytes))
     return f": {', '.join(parts)}" if parts else ""
 
 
@@ -90,15 +90,3 @@ def duration(seconds: float) -> str:
     """As people say it: `20 s`, `3 min`."""
     whole = max(1, round(seconds))
     return f"{whole} s" if whole < 100 else f"{round(seconds / 60)} min"
-
-
-def _size(size_bytes: int) -> str:
-    """As people read sizes: two digits where the first would say too little, in kB, MB or GB of 1000."""
-    size = size_bytes / 1000
-    for unit in _UNITS:
-        if size < 999.5 or unit == _UNITS[-1]:
-            break
-        size /= 1000
-    if size < 9.95 and unit != "kB":
-        return f"{size:.1f} {unit}".replace(".0 ", " ")
-    return f"{max(1, round(size))} {unit}"

@@ -277,12 +277,8 @@ def _with_last(facts: _Facts, last: LastBuild | None, usual_seconds: float | Non
 
 def _key(request: EnvironmentRequest) -> Hashable:
     """What requests have in common that have one answer: of what is everybody's, the user is no part."""
-    profile = request.profile
-    everybodys = not request.requirements or (
-        profile is not None and set(request.requirements) == set(profile.requirements)
-    )
-    user = None if everybodys else request.user
-    return user, request.base, request.requirements, profile, request.refresh, request.may_refresh_profile
+    users = (request.user, request.policy) if request.own_requirements else None
+    return users, request.base, request.requirements, request.profile, request.refresh, request.may_refresh_profile
 
 
 def _is_fresh(entry: _Entry, now: float) -> bool:

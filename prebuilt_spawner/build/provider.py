@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from .._version import __version__
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.closure import protected_closure
 from ..environment.digest import environment_digest
-from ..environment.lock import Lock
+from ..environment.lock import Lock, LockedWheel
+from ..environment.policy import Policy
 from ..environment.reference import environment_reference
 from ..errors import LayersGone
 from ..image.files import own_files
@@ -60,6 +62,7 @@ class EnvironmentRequest:
         may_refresh_profile: Whether `refresh` may renew the profile's own lock, which is everybody's: for
             administrators.
         options: The user options as JupyterHub stores them, to be offered again; empty ones are not kept.
+        policy: What may come of what the user adds; the requirements have passed it. None is no limit.
     """
 
     user: str
@@ -69,6 +72,13 @@ class EnvironmentRequest:
     refresh: bool = False
     may_refresh_profile: bool = False
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    policy: Policy | None = None
+
+    @property
+    def own_requirements(self) -> tuple[str, ...]:
+        """The user's, without the profile's. Empty where the request is everybody's."""
+        given = set(self.profile.requirements) if self.profile is not None else set()
+        return tuple(requirement for requirement in self.requirements if requirement not in given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,29 +142,42 @@ class Provider:
         """The environment's image, where the engine has it."""
         return await self._engine.find(environment.image)
 
-    async def make(self, environment: Environment, *, report: Report) -> DerivedImage:
+    async def make(
+        self, environment: Environment, *, report: Report, max_unsized_bytes: int | None = None
+    ) -> DerivedImage:
         """Make the environment's image and name it. Leaves nothing without a name behind, whatever happens.
 
         Where layers go away meanwhile (somebody prunes the engine), it is planned once more.
+
+        Args:
+            max_unsized_bytes: As for `WheelStore.fetch`.
 
         Raises:
             PrebuiltError: See `prebuilt_spawner.build.interface` for which come from where.
         """
         _log.info("Building %s: %s", environment.image, ", ".join(environment.lock.packages) or "no packages")
+        fetch = partial(self._wheel_store.fetch, report=report, max_unsized_bytes=max_unsized_bytes)
         try:
-            named = await self._made(environment, stacking=True, report=report)
+            named = await self._made(environment, fetch, stacking=True, report=report)
         except LayersGone as error:
             _log.warning("Building %s once more: %s (%s)", environment.image, error.message, error.detail)
-            named = await self._made(await self._on_present_base(environment), stacking=False, report=report)
+            named = await self._made(await self._on_present_base(environment), fetch, stacking=False, report=report)
         report(BuildEvent(phase=Phase.READY, message="The image is ready"))
         _log.info("Built %s (%s)", environment.image, named.image_id)
         return named
 
-    async def _made(self, environment: Environment, *, stacking: bool, report: Report) -> DerivedImage:
+    async def _made(
+        self,
+        environment: Environment,
+        fetch: Callable[[Sequence[LockedWheel]], Awaitable[None]],
+        *,
+        stacking: bool,
+        report: Report,
+    ) -> DerivedImage:
         wheels = environment.lock.wheels
         async with AsyncExitStack() as held:
             await held.enter_async_context(self._engine.hold(environment.base.image_id))
-            await self._wheel_store.fetch(wheels, report=report)
+            await fetch(wheels)
             fragments = await self._wheel_store.fragments(wheels, environment.base, environment.probe, report=report)
             what = await asyncio.to_thread(self._contents, environment, fragments)
             below = await self._lower(what, held) if stacking else None

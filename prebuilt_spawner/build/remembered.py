@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
-from ..errors import RequestError
+from ..errors import PolicyRefusal, RequestError
 
 _MOST = 1000
 
@@ -37,8 +37,8 @@ class RememberedFailures:
         raise copy.copy(error)
 
     def remember(self, key: Hashable, error: Exception) -> None:
-        """This failed now; anything but a request's own fault is ignored."""
-        if self._ttl_seconds > 0 and isinstance(error, RequestError):
+        """This failed now; anything but a request's own fault is ignored, and so is a policy, which is one user's."""
+        if self._ttl_seconds > 0 and isinstance(error, RequestError) and not isinstance(error, PolicyRefusal):
             self._failures.pop(key, None)
             self._failures[key] = (self._now() + self._ttl_seconds, copy.copy(error))
             while len(self._failures) > _MOST:

@@ -37,6 +37,10 @@ class SharedTasks(Generic[T]):
         self._running: dict[Hashable, _Shared[T]] = {}
         self._stopping: dict[Hashable, set[asyncio.Task[T]]] = {}
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether the key's task runs, which who comes now would join."""
+        return key in self._running
+
     async def run(self, key: Hashable, work: Callable[[Report], Awaitable[T]], *, report: Report) -> T:
         """The result of the key's task, which is `work(report)` where none runs yet.
 

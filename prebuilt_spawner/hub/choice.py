@@ -10,6 +10,7 @@ from typing import Any
 
 from ..build.provider import EnvironmentRequest, ProfileRequest
 from ..environment.options import UserOptions
+from ..environment.policy import Policy
 from ..environment.profiles import Profile
 from ..environment.requirements import merge_requirements
 from ..errors import StorageFailure
@@ -24,17 +25,24 @@ class Choice:
         options: The same, read.
         profile: The profile that applies.
         requirements: The profile's and the user's own, canonical.
+        policy: What may come of the user's own.
     """
 
     stored: Mapping[str, Any]
     options: UserOptions
     profile: Profile | None
     requirements: tuple[str, ...]
+    policy: Policy
 
     @property
     def slug(self) -> str:
         """The profile's, "" without one."""
         return self.profile.slug if self.profile else ""
+
+    @property
+    def adds_packages(self) -> bool:
+        """Whether the user's own are among them."""
+        return not set(self.requirements) <= set(self.profile.requirements if self.profile else ())
 
     def request(self, *, user: str, base: str, is_admin: bool) -> EnvironmentRequest:
         """The question for the build manager. Reads the profile's lock file.
@@ -50,11 +58,15 @@ class Choice:
             refresh=self.options.refresh,
             may_refresh_profile=is_admin,
             options=self.stored,
+            policy=self.policy,
         )
 
 
-def make_choice(stored: Mapping[str, Any], options: UserOptions, profile: Profile | None) -> Choice:
+def make_choice(stored: Mapping[str, Any], options: UserOptions, profile: Profile | None, policy: Policy) -> Choice:
     """Put together what a start asks for.
+
+    Args:
+        policy: That of the user whose server it is, which the options have passed.
 
     Raises:
         MalformedRequest: The user's packages contradict the profile's.
@@ -62,7 +74,9 @@ def make_choice(stored: Mapping[str, Any], options: UserOptions, profile: Profil
     own = profile.requirements if profile else ()
     # What is canonical by itself is not parsed again: the form makes a choice of each profile.
     requirements = merge_requirements(own, options.packages) if own and options.packages else own or options.packages
-    return Choice(stored=copy.deepcopy(dict(stored)), options=options, profile=profile, requirements=requirements)
+    return Choice(
+        stored=copy.deepcopy(dict(stored)), options=options, profile=profile, requirements=requirements, policy=policy
+    )
 
 
 def _profile_request(profile: Profile) -> ProfileRequest:

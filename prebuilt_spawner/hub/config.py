@@ -7,7 +7,7 @@ from typing import Any
 from traitlets import Bool, Callable, Dict, Integer, List, TraitError, Unicode, Union, validate
 from traitlets.config import LoggingConfigurable
 
-from ..environment.policy import Policy
+from ..environment.policy import read_rules
 from ..environment.profiles import read_profiles
 from ..environment.reference import parse_reference
 from ..errors import PrebuiltError
@@ -31,22 +31,32 @@ class PrebuiltConfig(LoggingConfigurable):
         """,
     ).tag(config=True)
 
-    allowed_packages = List(
-        Unicode(),
+    allowed_packages = Union(
+        [List(Unicode()), Dict(), Callable()],
         help="""
         The only packages that users may ask for: names, globs (`acme-*`), or either with versions (`pandas>=2`).
 
-        Default: empty, any package. What those packages depend on is not checked, nor are the packages of profiles.
-        A short list is safe and makes every other wish a case for the administrator.
+        A list, or a dict from each of these to a reason that users are shown ("" for none), or a callable that gets the
+        spawner and returns one of these (it may be async): `spawner.user` is the user whose server starts, whoever asks
+        for it, and `spawner.user.groups` are the groups.
+
+        Default: empty, any package. What those packages depend on comes along unless it is denied, or such a list would
+        have to name every dependency; the packages of profiles are not checked. A short list is safe and makes every
+        other wish a case for the administrator.
         """,
     ).tag(config=True)
 
-    denied_packages = List(
-        Unicode(),
+    denied_packages = Union(
+        [List(Unicode()), Dict(), Callable()],
         help="""
-        Packages that users may not ask for, in the form of `allowed_packages`; stronger than those.
+        Packages that users may not get, in the form of `allowed_packages`; stronger than those.
 
-        Default: empty, none. A denied package can still come as a dependency of another.
+        A request that names one is refused, and so is one for which a denied package would have to be installed, as a
+        dependency of something else: at each start, before anything is downloaded. What a profile installs by itself
+        is not checked, nor is what the base image has.
+
+        Default: empty, none. A list with versions (`pillow<10`) refuses what would bring these, instead of looking for
+        others: whoever asks has to name other versions.
         """,
     ).tag(config=True)
 
@@ -57,6 +67,31 @@ class PrebuiltConfig(LoggingConfigurable):
         How many packages a user may ask for at once, not counting what they depend on and a profile's own.
 
         Default: 100. More make resolving slower.
+        """,
+    ).tag(config=True)
+
+    max_environment_bytes = Integer(
+        10 * 1024**3,
+        min=0,
+        help="""
+        Bytes of the wheels that a request of a user may add to the base, as its index says, dependencies included and
+        what a profile installs by itself left out. It is checked before anything is downloaded.
+
+        Default: 10737418240 (10 GiB); 0 is no limit. Unpacked, wheels have about three times as much. Where an
+        index does not say sizes, the download stops at this limit, and what a profile needs of such wheels counts.
+        """,
+    ).tag(config=True)
+
+    max_builds_per_user_per_hour = Integer(
+        60,
+        min=0,
+        help="""
+        How many starts of one user may have something resolved or built for them within an hour. Who waits for what is
+        being built for somebody else, starts what is ready or a profile as it is, or is refused from memory, is not
+        counted, and neither are administrators. The hub's restart forgets the counts.
+
+        Default: 60; 0 is no limit. Fewer keep one user's scripts from taking the builds' turns from others, who wait
+        for them in order of arrival.
         """,
     ).tag(config=True)
 
@@ -214,10 +249,11 @@ class PrebuiltConfig(LoggingConfigurable):
 
     @validate("allowed_packages", "denied_packages")
     def _validate_packages(self, proposal: Any) -> Any:
-        try:
-            Policy(allowed_packages=tuple(proposal["value"]))
-        except ValueError as error:
-            raise TraitError(str(error)) from error
+        if not callable(proposal["value"]):
+            try:
+                read_rules(proposal["value"], source=proposal["trait"].name)
+            except ValueError as error:
+                raise TraitError(str(error)) from error
         return proposal["value"]
 
     @validate("repository")

@@ -12,6 +12,7 @@ from tornado import web
 
 from ..build.provider import Environment
 from ..environment.reference import is_in_repository
+from ..environment.root import starts_as_root
 from ..errors import EngineFailure, SurroundingsError
 from . import container, home
 from .choice import Choice
@@ -92,8 +93,9 @@ class ContainerMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # d
     def _is_ours(self, found: Mapping[str, Any]) -> bool:
         return container.labels_of(found).get(container.CONTAINER_LABEL) == f"{self.user.name}/{self.name}"
 
-    async def _clear_the_way(self, image: str, slug: str) -> None:
-        """Remove a container of ours that was made from another image or for another profile.
+    async def _clear_the_way(self, environment: Environment, choice: Choice) -> None:
+        """Remove a container of ours that was made from another image or for another profile, and one that would run a
+        user's packages as root, from before the settings were changed.
 
         Raises:
             SurroundingsError: The container that has our name is not ours.
@@ -107,8 +109,9 @@ class ContainerMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # d
                 f"A container with the name {self.object_name} is there already, and it was not made for your server. "
                 "Tell your administrator."
             )
-        same_profile = container.labels_of(found).get(container.PROFILE_LABEL) == slug
-        if found["Config"]["Image"] == image and same_profile and not self.remove:
+        same_profile = container.labels_of(found).get(container.PROFILE_LABEL) == choice.slug
+        as_root = choice.adds_packages and starts_as_root(found["Config"].get("User"), environment.probe)
+        if found["Config"]["Image"] == environment.image and same_profile and not self.remove and not as_root:
             return
         self.log.info("Removing the container %s, to make it anew", self.object_name)
         if found["State"]["Running"]:
@@ -116,6 +119,14 @@ class ContainerMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # d
         if not await remove_container(self.docker, self.object_id):
             raise EngineFailure("Your former container is still being removed. Try again in a few minutes.")
         self.object_id = ""
+
+    def container_user(self, create_kwargs: Mapping[str, Any]) -> str:
+        """As whom a container starts that is created with these `extra_create_kwargs`; "" for the image's user."""
+        user = create_kwargs.get("user")
+        if user is None:
+            # SystemUserSpawner's, which gives it to DockerSpawner as it starts.
+            return "0" if getattr(self, "run_as_root", False) else ""
+        return str(self._render_templates(user))
 
     async def _create_kwargs(self, choice: Choice) -> dict[str, Any]:
         given = dict(await maybe_future(called(self.extra_create_kwargs, self)))

@@ -6,6 +6,7 @@ import asyncio
 import copy
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from jupyterhub.app import JupyterHub
@@ -21,6 +22,7 @@ from ..environment.policy import Policy, check_request
 from ..environment.profiles import Profile, choose_profile, read_profiles
 from ..environment.quoting import quoted
 from ..environment.reference import is_in_repository
+from ..environment.root import refuse_root
 from ..errors import BuildTimeout, MalformedRequest, PolicyRefusal, PrebuiltError, RequestError, SurroundingsError
 from . import form
 from .choice import Choice, make_choice
@@ -28,6 +30,7 @@ from .container_mixin import ContainerMixin, called
 from .deadline import DeadlinePassed, within
 from .entries import Attempt, FailedAttempts
 from .errors import errors_for_users
+from .limits import policy_for
 from .overrides import TraitOverrides
 from .progress import STARTING_PERCENT, ProgressBuffer
 from .request_body import is_unread_body, options_of_body
@@ -117,9 +120,10 @@ class PrebuiltMixin(ContainerMixin):
             profile = choose_profile(await self.profiles(), options.profile)
             self._overrides.undo()
             self._overrides.apply(profile.spawner_override if profile else {})
-            check_request(await self.policy(profile), options.packages, user_name=self.user.name)
+            policy = await self.policy(profile)
+            check_request(policy, options.packages, user_name=self.user.name)
             self._overrides.apply({"image": await self._base(options.image, profile)})
-            self._choice = make_choice(stored, options, profile)
+            self._choice = make_choice(stored, options, profile, policy)
 
     def _given_options(self) -> Any:
         if self._choice is None and self._stored_before and is_unread_body(self.handler):
@@ -132,15 +136,7 @@ class PrebuiltMixin(ContainerMixin):
 
     async def policy(self, profile: Profile | None) -> Policy:
         """What this user may add to the profile, or ask for where there is none."""
-        allow = profile.allow_extra_packages if profile else None
-        if allow is None:
-            allow = bool(await maybe_future(called(self.allow_custom_packages, self)))
-        return Policy(
-            allow_custom_packages=allow,
-            allowed_packages=tuple(self.allowed_packages),
-            denied_packages=tuple(self.denied_packages),
-            max_packages=self.max_packages,
-        )
+        return await policy_for(self, profile, self._overrides)
 
     async def _base(self, key: str | None, profile: Profile | None) -> str:
         """The base image: the one that the user chose, else the profile's, else the configured one."""
@@ -216,6 +212,10 @@ class PrebuiltMixin(ContainerMixin):
         request = await asyncio.to_thread(
             choice.request, user=self.user.name, base=self.image, is_admin=bool(self.user.admin)
         )
+        if choice.adds_packages:
+            # Not left to `start`: nothing should be built that is not started then.
+            user = self.container_user(await self._create_kwargs(choice))
+            request = replace(request, policy=replace(choice.policy, container_user=user))
         manager = await self.manager()
         try:
             # The trait's 0 is no limit.
@@ -261,9 +261,12 @@ class PrebuiltMixin(ContainerMixin):
             self._starting = environment.image
             try:
                 with translated():
-                    await self._clear_the_way(environment.image, choice.slug)
-                    self._overrides.apply({"image": environment.image})
                     create_kwargs = await self._create_kwargs(choice)
+                    if choice.adds_packages:
+                        # What a hook changed, and a callable says now, counts.
+                        refuse_root(self.container_user(create_kwargs), environment.probe, variables=self.get_env())
+                    await self._clear_the_way(environment, choice)
+                    self._overrides.apply({"image": environment.image})
                     host_config = await self._host_config(environment)
                     with self._container_settings(create_kwargs, host_config):
                         address = await super().start()

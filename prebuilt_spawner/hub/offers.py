@@ -134,10 +134,11 @@ class Chooser:
         """
         read = parse_user_options(options)
         profile = choose_profile(self.profiles, read.profile)
-        check_request(self.policies[profile.slug if profile else ""], read.packages, user_name=self._user)
+        policy = self.policies[profile.slug if profile else ""]
+        check_request(policy, read.packages, user_name=self._user)
         if read.image is not None and not self.any_image and read.image not in self.images:
             raise MalformedRequest(f"{quoted(read.image)} is no image that can be chosen here. Choose another.")
-        return make_choice(options, read, profile)
+        return make_choice(options, read, profile, policy)
 
     def base(self, choice: Choice) -> str:
         """The base image of a choice."""

@@ -137,7 +137,7 @@ async def build_manager(settings: RuntimeSettings) -> BuildManager:
 
 
 class _Disks:
-    """Implements `prebuilt_spawner.build.manager.Guard`."""
+    """Implements `prebuilt_spawner.build.guard.Guard`."""
 
     def __init__(self, settings: RuntimeSettings) -> None:
         cache_dir = Path(settings.cache_dir)

@@ -29,6 +29,7 @@ from prebuilt_spawner.environment.lock import LockedWheel
 from prebuilt_spawner.errors import (
     EngineUnavailable,
     IndexUnavailable,
+    PolicyRefusal,
     PrebuiltError,
     StorageFailure,
     SurroundingsError,
@@ -374,6 +375,26 @@ async def test_a_cut_or_damaged_wheel_is_downloaded_again(disk: DiskWorld) -> No
     await disk.store.fetch([cut, unsized], report=ignore)
     assert disk.downloads(cut) == disk.downloads(unsized) == 2
     assert disk.wheel_path(unsized).read_bytes() == disk.index.files[unsized.filename].content
+
+
+async def test_the_limit_for_wheels_without_a_size_is_kept_again_and_again(store_world: StoreWorld) -> None:
+    """It counts no wheel whose size is known, and counts what is here already: who tries again does not get it."""
+    known, unsized = store_world.publish("known"), replace(store_world.publish("unsized"), size_bytes=None)
+    await store_world.store.fetch([known], report=ignore, max_unsized_bytes=1)
+    for _ in range(2):
+        error = await failure(store_world.store.fetch([unsized], report=ignore, max_unsized_bytes=10))
+        assert isinstance(error, PolicyRefusal)
+    await store_world.store.fetch([known, unsized], report=ignore, max_unsized_bytes=10_000)
+
+
+async def test_a_download_stops_at_the_limit_and_names_the_wheel(disk: DiskWorld) -> None:
+    """It does not go on to its end."""
+    unsized = replace(disk.publish("unsized", files={"big.bin": os.urandom(2_000_000)}), size_bytes=None)
+    disk.index.behaviour.stalled.add(unsized.filename)
+    error = await failure(disk.store.fetch([unsized], report=ignore, max_unsized_bytes=10))
+    assert isinstance(error, PolicyRefusal)
+    assert "unsized 1.0" in error.message
+    assert not disk.wheel_path(unsized).exists()
 
 
 async def test_a_full_disk_is_the_storages_fault(disk: DiskWorld, monkeypatch: pytest.MonkeyPatch) -> None:

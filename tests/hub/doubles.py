@@ -8,6 +8,7 @@ import re
 import types
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from html.parser import HTMLParser
 from typing import Any
@@ -52,6 +53,7 @@ class FakeManager:
         events: What it reports.
         gate: What it waits for after that.
         declared: The `VOLUME` folders of the base.
+        uid: The number of the base's own user.
         previews: What `preview` says, by requirements; of others it knows nothing.
         recent_choices: What `recent` says, whoever asks.
         asked_recent: How `recent` was asked, in order.
@@ -67,6 +69,7 @@ class FakeManager:
         self.closed = 0
         self.declared: tuple[str, ...] = ()
         self.present = True
+        self.uid = 1000
         self.previews: dict[tuple[str, ...], Preview] = {}
         self.recent_choices: list[Mapping[str, Any]] = []
         self.asked_recent: list[tuple[str, datetime | None]] = []
@@ -97,7 +100,13 @@ class FakeManager:
             os="linux",
             architecture="amd64",
         )
-        return Environment(digest=digest, image=f"{REPOSITORY}:{digest}", base=base, probe=_PROBE, lock=Lock(wheels=()))
+        return Environment(
+            digest=digest,
+            image=f"{REPOSITORY}:{digest}",
+            base=base,
+            probe=replace(_PROBE, uid=self.uid),
+            lock=Lock(wheels=()),
+        )
 
     async def preview(self, requests: Sequence[EnvironmentRequest]) -> list[Preview]:
         unbuilt = Preview(readiness=Readiness.UNBUILT)

@@ -15,14 +15,16 @@ from prebuilt_spawner.build.events import BuildEvent, Phase, ignore
 from prebuilt_spawner.build.interface import Outcome
 from prebuilt_spawner.build.locking import Locksmith
 from prebuilt_spawner.build.manager import BuildLimits, BuildManager
-from prebuilt_spawner.build.provider import Environment, EnvironmentRequest, Provider
+from prebuilt_spawner.build.provider import Environment, EnvironmentRequest, ProfileRequest, Provider
 from prebuilt_spawner.build.queue import WaitingRoom
 from prebuilt_spawner.build.remembered import RememberedFailures
+from prebuilt_spawner.environment.policy import Policy
 from prebuilt_spawner.errors import (
     BuildTimeout,
     EngineFailure,
     EngineUnavailable,
     IndexUnavailable,
+    PolicyRefusal,
     QueueFull,
     StorageFailure,
     UnbuildableEnvironment,
@@ -82,8 +84,10 @@ class World:
         )
 
     async def ensure(self, user: str, *requirements: str, report=ignore, refresh: bool = False) -> Environment:
-        request = EnvironmentRequest(user=user, requirements=requirements, base="base:1", refresh=refresh)
-        return await self.manager.ensure(request, report=report)
+        return await self.manager.ensure(self.request(*requirements, user=user, refresh=refresh), report=report)
+
+    def request(self, *requirements: str, user: str = "a", **more: Any) -> EnvironmentRequest:
+        return EnvironmentRequest(user=user, requirements=requirements, base="base:1", **more)
 
     def start(self, user: str, *requirements: str) -> asyncio.Task[Environment]:
         return asyncio.create_task(self.ensure(user, *requirements))
@@ -495,3 +499,44 @@ async def test_an_image_that_exists_is_no_build(world: World):
     await world.ensure("a", "alpha")
     await world.ensure("b", "alpha")
     assert await world.ledger.build(2) is None
+
+
+def limited(max_bytes: int) -> Policy:
+    return Policy(allow_custom_packages=True, max_environment_bytes=max_bytes)
+
+
+async def test_what_is_too_large_is_refused_before_anything_is_downloaded(world: World):
+    """Each wheel here has 1000 bytes. It is one user's limit, and is not remembered for others."""
+    world.resolver.publish("delta", "1.0", "alpha")
+    small, large = (world.request("delta", policy=limited(size)) for size in (1999, 2000))
+    for _ in range(2):
+        with pytest.raises(PolicyRefusal, match=r"alpha 1\.0 with 1 kB"):
+            await world.manager.ensure(small, report=ignore)
+    assert world.wheel_store.switches.calls["fetch"] == 0
+    await world.manager.ensure(large, report=ignore)
+    with pytest.raises(PolicyRefusal):  # also where the image is there
+        await world.manager.ensure(small, report=ignore)
+
+
+async def test_a_profile_may_be_larger_than_what_users_may_add(world: World):
+    profile = ProfileRequest(slug="big", requirements=("alpha", "beta"))
+    request = world.request("alpha", "beta", profile=profile, policy=limited(1000))
+    await world.manager.ensure(request, report=ignore)
+    more = world.request("alpha", "beta", "gamma", profile=profile, policy=limited(1000))
+    await world.manager.ensure(more, report=ignore)
+    with pytest.raises(PolicyRefusal):
+        await world.manager.ensure(world.request("alpha", "beta", policy=limited(1000)), report=ignore)
+
+
+async def test_of_wheels_without_a_size_no_more_is_downloaded_than_may_be(world: World):
+    """Who may have more is not refused with those who may not, at the same time or later."""
+    world.resolver.publish("odd", "1.0", size_bytes=None)
+    small, large = (world.request("odd", policy=limited(size)) for size in (999, 1000))
+    gate = world.wheel_store.switches.gates.setdefault("fetch", asyncio.Event())
+    starts = [asyncio.create_task(world.manager.ensure(request, report=ignore)) for request in (small, large)]
+    while world.wheel_store.switches.calls["fetch"] < 2:
+        await asyncio.sleep(0.001)
+    gate.set()
+    refused, environment = await asyncio.gather(*starts, return_exceptions=True)
+    assert isinstance(refused, PolicyRefusal)
+    assert isinstance(environment, Environment)

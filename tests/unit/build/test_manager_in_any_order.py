@@ -41,7 +41,7 @@ class Driver:
             world.resolver.publish(f"p{number}", "1.0")
         making = world.provider.make
 
-        async def make(environment: Any, *, report: Any) -> Any:
+        async def make(environment: Any, *, report: Any, max_unsized_bytes: Any) -> Any:
             self.building[environment.digest] += 1
             self.most = max(self.most, sum(self.building.values()))
             assert self.building[environment.digest] == 1, "one build for each environment at a time"

@@ -45,9 +45,6 @@ class World(ManagerWorld):
         manager._previews._now = manager._previews._bases._now = manager._previews._usual._now = manager._now
         manager._previews.forget()
 
-    def request(self, *requirements: str, user: str = "a", **more) -> EnvironmentRequest:
-        return EnvironmentRequest(user=user, requirements=requirements, base="base:1", **more)
-
     async def start_request(self, request: EnvironmentRequest, report=ignore) -> None:
         await self.manager.ensure(request, report=report)
 

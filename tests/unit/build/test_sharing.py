@@ -201,3 +201,14 @@ async def test_who_comes_later_is_told_what_the_start_does_however_much_was_coun
     for event in heard:
         late.add(event)
     assert [event.summary for event in late if event.summary] == ["It is built first."]
+
+
+async def test_a_key_is_in_it_while_who_comes_would_join():
+    gate, tasks = Gate(), SharedTasks[int]()
+    assert "a" not in tasks
+    waiter = asyncio.create_task(tasks.run("a", gate.work, report=ignore))
+    await gate.started.wait()
+    assert "a" in tasks
+    gate.open.set()
+    await waiter
+    assert "a" not in tasks

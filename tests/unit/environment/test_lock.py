@@ -190,6 +190,12 @@ def test_a_name_that_is_installed_twice_is_refused():
     assert "foo twice" in refusal(text)
 
 
+@pytest.mark.parametrize("filename", ["six-1.0-py3-none-any.whl", "foo-1.1-py3-none-any.whl"])
+def test_a_wheel_of_another_package_or_version_is_refused(filename):
+    """What is installed is what the wheel is; what was checked is what the lock calls it."""
+    refusal(document(package("foo", "1.0", wheel(filename))))
+
+
 @pytest.mark.parametrize(
     "text",
     [

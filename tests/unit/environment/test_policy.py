@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from prebuilt_spawner.environment.policy import Policy, check_request
+from prebuilt_spawner.environment.lock import Lock, LockedWheel
+from prebuilt_spawner.environment.policy import Policy, check_lock, check_request, read_rules
 from prebuilt_spawner.environment.requirements import parse_requirements, requirement_name
 from prebuilt_spawner.errors import PolicyRefusal
+from tests.messages import faults
+
+
+def policy_of(**limits) -> Policy:
+    """A policy with these limits; lists of packages are read."""
+    rules = {name: read_rules(value) for name, value in limits.items() if name.endswith("ed_packages")}
+    return Policy(**({"allow_custom_packages": True} | limits | rules))
 
 
 def check(request: str, **limits) -> None:
-    policy = Policy(**({"allow_custom_packages": True} | limits))
-    check_request(policy, parse_requirements(request), user_name="alice")
+    check_request(policy_of(**limits), parse_requirements(request), user_name="alice")
 
 
 def refusal(request: str, **limits) -> str:
@@ -118,9 +127,124 @@ def test_several_entries_for_one_name_are_alternatives():
 @pytest.mark.parametrize(
     "entry", ["", "foo bar", "foo[x]", "-r x", "foo>=", "foo>=abc", "https://x.example.org", "foo; os_name=='nt'"]
 )
-def test_an_entry_that_is_no_rule_is_refused_when_the_policy_is_made(entry):
-    """At hub start, not at the first request."""
-    with pytest.raises(ValueError, match="allowed_packages"):
-        Policy(allowed_packages=(entry,))
+def test_an_entry_that_is_no_rule_is_refused_when_it_is_read(entry):
+    """At hub start, not at the first request; the setting is named."""
     with pytest.raises(ValueError, match="denied_packages"):
-        Policy(denied_packages=(entry,))
+        read_rules([entry], source="denied_packages")
+    with pytest.raises(ValueError, match="allowed_packages"):
+        read_rules({entry: "why"}, source="allowed_packages")
+
+
+@pytest.mark.parametrize("entries", ["pandas", None, 5, [5], [None], {"pandas": None}, {"pandas": 5}, {5: ""}, [["a"]]])
+def test_what_is_no_list_of_packages_is_no_list_without_limits(entries):
+    """A callable that returns nothing by mistake allows nothing by mistake."""
+    with pytest.raises(ValueError, match="denied_packages"):
+        read_rules(entries, source="denied_packages")
+
+
+@pytest.mark.parametrize("limit", ["allowed_packages", "denied_packages"])
+def test_a_reason_is_part_of_the_refusal(limit):
+    """On one line, whatever the administrator's text looks like, and "" adds nothing."""
+    entry = "pandas<2" if limit == "denied_packages" else "pandas>=2"
+    message = refusal("pandas", **{limit: {entry: " too\nold. "}})
+    assert message.startswith("'pandas' admits versions that are not allowed for alice")
+    assert ": too old. " in message
+    assert refusal("pandas", **{limit: {entry: ""}}) == refusal("pandas", **{limit: [entry]})
+    assert "for alice: unmaintained. Leave" in refusal("six", denied_packages={"s*": "unmaintained"})
+
+
+def lock_of(*packages: str) -> Lock:
+    return Lock(wheels=tuple(wheel(*package.split("==")) for package in packages))
+
+
+def wheel(name: str, version: str) -> LockedWheel:
+    filename = f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
+    return LockedWheel(name=name, version=version, filename=filename, url=f"https://x/{filename}", sha256="0" * 64)
+
+
+def check_installed(request: str, *packages: str, exempt: Lock | None = None, **limits) -> None:
+    """The request passes, and its lock has these packages."""
+    requirements = parse_requirements(request)
+    check(request, **limits)
+    check_lock(policy_of(**limits), lock_of(*packages), requirements=requirements, exempt=exempt, user_name="alice")
+
+
+def lock_refusal(request: str, *packages: str, **more) -> PolicyRefusal:
+    with pytest.raises(PolicyRefusal) as caught:
+        check_installed(request, *packages, **more)
+    assert caught.value.status == 403
+    assert not faults(caught.value.message)
+    return caught.value
+
+
+def test_a_denied_package_cannot_come_in_as_a_dependency():
+    """The refusal says which package it is, why it is denied, and what brought it in."""
+    error = lock_refusal("python-dateutil", "python-dateutil==2.9", "six==1.17", denied_packages={"six": "use attrs"})
+    assert error.message == (
+        "six 1.17 is not allowed for alice: use attrs. python-dateutil, which you asked for, brings it in. "
+        "Ask for something else, or ask the administrator."
+    )
+    assert (error.package, error.about, error.entry) == ("six", "packages", "python-dateutil")
+
+
+def test_of_many_that_were_asked_for_some_are_named():
+    error = lock_refusal("a b c d e", "a==1", "six==1.17", denied_packages=["six"])
+    assert "brings it in (a, b, c and 2 more)" in error.message
+    assert error.entry == "six"
+
+
+def test_a_version_is_denied_wherever_it_comes_from():
+    """Where another version comes in, nothing is refused; prereleases and local versions are versions."""
+    check_installed("a", "a==1", "six==1.17", denied_packages=["six<1.17"])
+    for version in ("1.16", "1.16rc1", "1.16+local"):
+        assert "another version of six" in lock_refusal("a", f"six=={version}", denied_packages=["six<1.17"]).message
+
+
+def test_dependencies_of_what_is_allowed_come_along():
+    """A list of what is allowed limits names that people ask for; it need not hold all that these need."""
+    check_installed("pandas", "numpy==2.0", "pandas==2.2", allowed_packages=["pandas"])
+
+
+def test_what_is_asked_for_is_installed_in_an_allowed_version_or_not_at_all():
+    """Whatever a resolver makes of the request."""
+    error = lock_refusal("pandas>=2", "pandas==1.5", allowed_packages=["pandas>=2", "numpy"])
+    assert error.entry == error.package == "pandas"
+
+
+def test_what_the_profile_alone_installs_is_exempt_and_nothing_else():
+    """By name and version: another version than the profile's is what the user's packages brought in."""
+    profile = lock_of("six==1.17", "old==1")
+    check_installed("a", "a==1", "old==1", "six==1.17", exempt=profile, denied_packages=["six", "old"])
+    lock_refusal("a", "a==1", "six==1.16", exempt=profile, denied_packages=["six", "old"])
+    lock_refusal("a", "a==1", "worse==1", "six==1.17", exempt=profile, denied_packages=["six", "worse"])
+
+
+def sized(**sizes: int | None) -> Lock:
+    wheels = (replace(wheel(name, "1"), size_bytes=size) for name, size in sizes.items())
+    return Lock(wheels=tuple(wheels))
+
+
+def test_what_is_too_large_is_refused_with_the_largest_packages():
+    """By the sizes of the wheels, those of dependencies included."""
+    lock = sized(a=700_000_000, b=20_000_000, c=3_000_000, d=400_000_000)
+    policy = policy_of(max_environment_bytes=1_123_000_000)
+    check_lock(policy, lock, requirements=("a",))
+    with pytest.raises(PolicyRefusal) as caught:
+        check_lock(policy_of(max_environment_bytes=1_122_999_999), lock, requirements=("a",), user_name="alice")
+    assert caught.value.message == (
+        "These packages have 1.1 GB together with what they need; at most 1.1 GB are allowed for alice. "
+        "The largest: a 1 with 700 MB, d 1 with 400 MB, b 1 with 20 MB. Leave some out, or ask the administrator."
+    )
+    assert not faults(caught.value.message)
+
+
+def test_the_profiles_packages_and_unknown_sizes_do_not_count():
+    """Of the latter, the download is limited."""
+    policy = policy_of(max_environment_bytes=1000)
+    check_lock(policy, sized(a=1000, b=10**12, c=None), requirements=("a",), exempt=sized(b=10**12))
+    with pytest.raises(PolicyRefusal):
+        check_lock(policy, sized(a=1001), requirements=("a",))
+
+
+def test_no_limit_of_bytes_is_none():
+    check_lock(policy_of(max_environment_bytes=0), sized(a=10**15), requirements=("a",))
