@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -157,6 +157,11 @@ class Chooser:
         """
         return choice.request(user=self._user, base=self.base(choice), is_admin=self.is_admin)
 
+    @property
+    def offered_policies(self) -> list[Policy]:
+        """Of the profiles, or of what there is without any."""
+        return [self.policies[profile.slug] for profile in self.profiles] or [self.policies[""]]
+
     def default_image(self) -> str:
         """The key of the configured image; "" where it has none."""
         return next((key for key, reference in self.images.items() if reference == self._image), "")
@@ -172,7 +177,13 @@ class Chooser:
 async def chooser_for(spawner: PrebuiltMixin) -> Chooser:
     """What this user can choose from."""
     profiles = await spawner.profiles()
-    policies = {profile.slug if profile else "": await spawner.policy(profile) for profile in profiles or (None,)}
+    of_all = await spawner.policy(None)
+    policies = {"": of_all}
+    for profile in profiles:
+        # Asked again only where a profile changes settings: there may be hundreds, and callables among the settings.
+        allow = of_all.allow_custom_packages if profile.allow_extra_packages is None else profile.allow_extra_packages
+        own = replace(of_all, allow_custom_packages=allow)
+        policies[profile.slug] = await spawner.policy(profile) if profile.spawner_override else own
     return Chooser(
         user=spawner.user.name,
         is_admin=bool(spawner.user.admin),
@@ -189,7 +200,7 @@ async def offers_for(spawner: PrebuiltMixin, chooser: Chooser, entries: Entries)
     plain = [chooser.choice({"profile": profile.slug}) for profile in chooser.profiles]
     now, refused = _choice_of(chooser, entries)
     previews = await _previews(spawner, chooser, [*plain, *recent, *([now] if now else [])])
-    may_add = any(policy.allow_custom_packages for policy in chooser.policies.values())
+    may_add = any(policy.allow_custom_packages for policy in chooser.offered_policies)
     several_bases = len({chooser.base(choice) for choice in plain}) > 1
     return Offers(
         profiles=tuple(
