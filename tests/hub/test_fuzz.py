@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlencode
 
+import jupyterhub
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 
 from prebuilt_spawner.environment.requirements import requirement_name
 from tests.fuzzing import BODIES, FORMS, fuzzed
@@ -126,6 +127,8 @@ def target() -> Iterator[Target]:
 @example(b'{"user_options": []}')
 @example(b'{"packages": ["\\ud800"]}')
 def test_every_body_starts_what_was_read_or_is_refused(target: Target, body: bytes) -> None:
+    # JupyterHub 5 itself answers what is no UTF-8 with a 500, and hands us nothing of it.
+    assume(jupyterhub.version_info[0] >= 6 or body.decode(errors="replace").encode() == body)
     status, text = target.run(target.post_body(body))
     target.check(status, text)
 
