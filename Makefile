@@ -1,10 +1,11 @@
 # The work is done by the scripts in dev/; each says at its top what it does.
 
-.PHONY: help setup demo test lint unit test-engine26 test-jupyterhub5 clean
+.PHONY: help setup demo test lint unit fuzz test-engine26 test-jupyterhub5 clean
 
 help:
 	@echo 'make demo              a hub to log in to, at http://127.0.0.1:8000'
 	@echo 'make test              all tests; lint, unit, test-engine26 and test-jupyterhub5 are parts of it'
+	@echo 'make fuzz              50,000 requests of all kinds, in about ten minutes; make test tries some hundreds'
 	@echo 'make setup             only install what these need'
 	@echo 'make clean             remove what they made in this folder'
 
@@ -22,6 +23,9 @@ lint:
 
 unit:
 	@dev/test unit
+
+fuzz:
+	@dev/test fuzz
 
 test-engine26:
 	@dev/test engine26

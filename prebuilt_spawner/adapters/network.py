@@ -28,7 +28,7 @@ from ..environment.urls import index_name_and_url, public_index_url, without_cre
 
 _USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#@'\"`<>]+(?:@[^\s/?#@'\"`<>]+)*@")
 # What uv takes from its environment and we pass on: how several indexes are weighed, and their credentials.
-_UV_PASSED_ON = re.compile(r"UV_INDEX_STRATEGY|UV_INDEX_[A-Z0-9_]+_(?:USERNAME|PASSWORD)")
+_UV_PASSED_ON = re.compile(r"UV_INDEX_[A-Z0-9_]+_(?:USERNAME|PASSWORD)")
 _MASK = "***"
 _MIN_TOKEN_LENGTH = 8
 

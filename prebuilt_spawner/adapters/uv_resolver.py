@@ -52,6 +52,8 @@ MACHINES = ("x86_64", "aarch64")
 
 _PIP_COMPILE = (
     *("pip", "compile", "--format", "pylock.toml", "--only-binary", ":all:"),
+    # The first index that has a name is the only one for it, or a public package could take a private one's place.
+    *("--index-strategy", "first-index"),
     *("--no-python-downloads", "--no-sources", "--no-header", "--no-progress", "--color", "never"),
     *("--constraints", "constraints.txt", "--config-file", "uv.toml", "--output-file", "pylock.toml"),
 )

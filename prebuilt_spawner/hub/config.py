@@ -125,7 +125,7 @@ class PrebuiltConfig(LoggingConfigurable):
         Unicode(),
         help="""
         URLs of further package indexes. They go before `index_url`: the first that has a package is the only one asked
-        for it.
+        for it, whatever versions others have. So a private index belongs here, before a public one.
 
         Default: empty. Each one costs a question for every package.
         """,

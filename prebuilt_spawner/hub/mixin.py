@@ -7,7 +7,7 @@ import copy
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from jupyterhub.app import JupyterHub
 from jupyterhub.utils import maybe_future
@@ -33,7 +33,7 @@ from .errors import errors_for_users
 from .limits import policy_for
 from .overrides import TraitOverrides
 from .progress import STARTING_PERCENT, ProgressBuffer
-from .request_body import is_unread_body, options_of_body
+from .request_body import ObjectOnly, is_unread_body, options_of_body
 from .runtime import Manager, build_manager, shared_manager
 
 
@@ -60,6 +60,8 @@ class PrebuiltMixin(ContainerMixin):
     _refused_link: Any = None
 
     _failed_attempts: ClassVar[FailedAttempts] = FailedAttempts()
+
+    user_options = ObjectOnly()
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._progress = ProgressBuffer()
@@ -90,7 +92,14 @@ class PrebuiltMixin(ContainerMixin):
     def _keep_stored_options(self, change: Any) -> None:
         # JupyterHub sets the handler just before it stores a request's options, and validates them only afterwards.
         if change.new is not None and self.orm_spawner is not None:
-            self._stored_before = (copy.deepcopy(self.orm_spawner.user_options),)
+            stored = self.orm_spawner.user_options
+            self._stored_before = (copy.deepcopy(stored) if isinstance(stored, Mapping) else None,)
+
+    def refuse_options(self, options: Any) -> NoReturn:
+        """Refuse what is no object at all."""
+        with self._for_users("reading the options"), self._putting_back():
+            parse_user_options(options)
+        raise ValueError("these options are an object")
 
     async def apply_group_overrides(self) -> None:
         """The first step of a start: traits are again what the configuration says."""

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jupyterhub
 from jupyterhub.apihandlers.base import APIHandler
+from traitlets import Dict, TraitError
 
 _ENVELOPE = frozenset({"display_name", "user_options"})
+
+
+class ObjectOnly(Dict):
+    """A trait for the options. JupyterHub 5 assigns whatever a body holds; what is no object is the user's mistake."""
+
+    def error(self, obj: Any, value: Any, error: Any = None, info: Any = None) -> NoReturn:
+        """Hand it to the spawner, which refuses it."""
+        obj.refuse_options(value)
+        raise TraitError("not refused")
 
 
 def is_unread_body(handler: Any) -> bool:

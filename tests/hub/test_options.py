@@ -173,6 +173,17 @@ BAD_OPTIONS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.parametrize("body", ["[1]", "5", "true", '"six"', '{"user_options": [1]}', '{"user_options": 5}'])
+async def test_a_body_without_options_is_a_400_and_leaves_what_was_stored(hub: Hub, body: str) -> None:
+    """JupyterHub 5 stores and assigns whatever it is."""
+    await hub.start("ada", {"packages": ["six"]})
+    await hub.stop("ada")
+    assert (await hub.start("ada", data=body)).status == 400
+    assert hub.stored("ada") == {"packages": ["six"]}
+    assert (await hub.start("ada")).status == 201
+    assert hub.manager.requests[-1].requirements == ("six",)
+
+
 async def test_bad_options_are_a_400_that_names_the_offender_and_start_nothing(hub: Hub) -> None:
     hub.configure(profile_list=PROFILES)
     for options, offender in BAD_OPTIONS:

@@ -121,6 +121,7 @@ async def test_users_packages_are_refused_in_a_container_that_starts_as_root(
 ) -> None:
     """Free lists and what is added to a profile; profiles start, as root. The log says what to change."""
     hub.configure(extra_create_kwargs=create_kwargs, environment={"CHOWN_HOME": "yes"})
+    hub.app.log.propagate = True
     for profile_list in ([], [MATHS]):
         hub.configure(profile_list=profile_list)
         with caplog.at_level("INFO", hub.app.log.name):
