@@ -57,6 +57,8 @@ def test_every_setting_says_what_its_default_means(name: str) -> None:
         ("profile_list", {"a": {"display_name": "A", "packages": ["-e ."]}}, "-e"),
         ("allowed_packages", ["a b"], "a b"),
         ("denied_packages", ["numpy>=x"], "numpy"),
+        ("index_url", "https://me:s3c/ret@index.test/", "%2F"),
+        ("extra_index_urls", ["https://one.test/", "corp=https://me:s3c#ret@index.test/"], "%23"),
         ("repository", "Env", "Env"),
         ("repository", "env:latest", "tag"),
         ("repository", "", "repository"),
