@@ -308,6 +308,13 @@ async def test_a_newer_release_without_a_fitting_wheel_is_passed_over(uv: UvWorl
     assert (await resolve(uv, "alpha")).pins == {"alpha": "1.0"}
 
 
+async def test_a_source_distribution_is_refused_and_not_even_fetched(uv: UvWorld) -> None:
+    """To learn what it needs would be to run what is in it."""
+    uv.index.add_sdist("alpha", "1.0")
+    assert (await failure(uv, "alpha")).cause == Kind.SOURCE_ONLY
+    assert uv.index.paths("/files/") == []
+
+
 async def test_the_extras_of_a_base_package_can_be_asked_for(uv: UvWorld) -> None:
     base = base_with(installed("tool", "1.0", "alpha>=1; extra == 'more'", provides_extra=("more",)))
     uv.index.add_wheel("alpha", "1.0")
