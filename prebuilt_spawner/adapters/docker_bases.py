@@ -24,7 +24,7 @@ from ..environment.base import BaseImage, BaseProbe
 from ..environment.digest import base_digest, runtime_config
 from ..environment.reference import parse_reference
 from ..errors import BaseImageUnavailable, MalformedRequest
-from ..image.names import DIGEST_LABEL, PROBE_LABEL
+from ..image.names import OURS, PROBE_LABEL
 from .base_probe import ProbeShelf, probe_script, read_probe
 from .docker_client import Cancelled, DockerClient
 
@@ -140,11 +140,14 @@ def _found(client: docker.APIClient, reference: str) -> BaseImage | None:
         if error.status_code != 400:
             raise
         raise BaseImageUnavailable(f"{reference} is not the name of an image. {TELL}", detail=str(error)) from error
-    if DIGEST_LABEL in labels_of(found):
-        # Whatever name it goes by: its ID is no name in our repository.
+    ours = sorted(OURS & labels_of(found).keys())
+    if ours:
+        # Whatever name it goes by: its ID is no name in our repository. And whoever forged it: an image on it, or a
+        # container of that, would have these labels too.
         raise MalformedRequest(
             f"The image {reference} is a prepared environment, which cannot be a base image. Choose another image.",
             about="image",
+            detail=f"it has the labels {', '.join(ours)}",
         )
     return base_of(found, reference)
 

@@ -24,7 +24,9 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from .._version import __version__
-from ..environment.urls import index_name_and_url, public_index_url, without_credentials
+from ..build.failure import TELL
+from ..environment.urls import UNREADABLE, index_name_and_url, is_readable, public_index_url, without_credentials
+from ..errors import SurroundingsError
 
 _USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^\s/?#@'\"`<>]+(?:@[^\s/?#@'\"`<>]+)*@")
 # What uv takes from its environment and we pass on: how several indexes are weighed, and their credentials.
@@ -84,6 +86,9 @@ class NetworkSettings:
             environ: As `os.environ`.
             index_url: None leaves the choice to uv's own variables (`UV_DEFAULT_INDEX`, `UV_INDEX_URL`), else to uv.
             extra_index_urls: None means `UV_INDEX` and `UV_EXTRA_INDEX_URL`, unless `index_url` is given.
+
+        Raises:
+            SurroundingsError: A URL cannot be read.
         """
         if extra_index_urls is None:
             extra_index_urls = (
@@ -93,6 +98,10 @@ class NetworkSettings:
             )
         if index_url is None:
             index_url = environ.get("UV_DEFAULT_INDEX") or environ.get("UV_INDEX_URL") or ""
+        extra_index_urls = tuple(extra_index_urls)
+        if not all(map(is_readable, (index_url, *extra_index_urls))):
+            # Here and not where one is used: that would say what it could not read, which is a piece of the password.
+            raise SurroundingsError(f"Packages cannot be looked up at the moment. {TELL}", detail=UNREADABLE)
         ca_file, ca_folder = _certificates(environ)
         return cls(
             http_proxy=_proxy(environ, "http_proxy"),
@@ -103,7 +112,7 @@ class NetworkSettings:
             ca_folder=ca_folder,
             netrc_file=_netrc_file(environ),
             index_url=index_url,
-            extra_index_urls=tuple(extra_index_urls),
+            extra_index_urls=extra_index_urls,
             search_path=environ.get("PATH", os.path.defpath),
             uv_variables={name: value for name, value in environ.items() if _UV_PASSED_ON.fullmatch(name)},
         )
@@ -112,6 +121,11 @@ class NetworkSettings:
     def public_index_urls(self) -> tuple[str, ...]:
         """The indexes in the order in which they are asked, without secrets: where packages come from."""
         return tuple(public_index_url(url) for url in self._index_urls if url)
+
+    @property
+    def reads_folders(self) -> bool:
+        """Whether one of the indexes is a folder of this machine, so that packages may come from its files."""
+        return any(urlsplit(url).scheme not in ("http", "https") for url in self._index_urls if url)
 
     def uv_environment(self, home: Path) -> dict[str, str]:
         """The whole environment of a uv process.

@@ -144,7 +144,15 @@ class UvResolver:
         if status != 0:
             raise await self._explained(self._network.redact(errors), request, question)
         lock = await asyncio.to_thread(_lock, output, request.probe, question.versions)
+        self._require_remote(lock)
         return Lock(wheels=tuple(replace(wheel, url=self._network.stored_url(wheel.url)) for wheel in lock.wheels))
+
+    def _require_remote(self, lock: Lock) -> None:
+        """That an index on the network does not send the hub to its own files."""
+        local = [wheel for wheel in lock.wheels if wheel.url.startswith("file:")]
+        if local and not self._network.reads_folders:
+            what = f"The package index names a file of this machine for {local[0].name}, which is not read."
+            raise Failure(kind=Kind.INDEX_BROKEN, what=what, advice=TELL, package=local[0].name).error()
 
     async def _explained(self, errors: str, request: ResolveRequest, question: UvInput) -> PrebuiltError:
         seen: Collection[str] = ()

@@ -39,6 +39,23 @@ def index_name_and_url(entry: str) -> tuple[str, str]:
     return (match["name"], match["url"]) if match else ("", entry)
 
 
+def is_readable(entry: str) -> bool:
+    """Whether an index's entry can be taken apart. A password with a `/` or a `#` that is not percent-encoded ends the
+    host's part early; then nothing could tell the secret from the rest."""
+    try:
+        parts = urlsplit(index_name_and_url(entry.strip())[1])
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+
+
+UNREADABLE = (
+    "the URL of a package index cannot be read; in its user name and password, write characters such as / # ? @ [ "
+    "as %2F %23 %3F %40 %5B"
+)
+"""What to say of it: without the URL, because nobody knows which part of it is the secret."""
+
+
 def canonical_index_url(url: str | None) -> str:
     """One spelling for each index: scheme and host in lower case, no default port, no slash at the end, and neither a
     name before it nor credentials, a query or a fragment.

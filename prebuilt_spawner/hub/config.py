@@ -10,6 +10,7 @@ from traitlets.config import LoggingConfigurable
 from ..environment.policy import read_rules
 from ..environment.profiles import read_profiles
 from ..environment.reference import parse_reference
+from ..environment.urls import UNREADABLE, is_readable
 from ..errors import PrebuiltError
 from .hub_wide import refuse_hub_wide
 
@@ -255,6 +256,13 @@ class PrebuiltConfig(LoggingConfigurable):
             except ValueError as error:
                 raise TraitError(str(error)) from error
         return proposal["value"]
+
+    @validate("index_url", "extra_index_urls")
+    def _validate_index_urls(self, proposal: Any) -> Any:
+        value = proposal["value"]
+        if not all(map(is_readable, [value] if isinstance(value, str) else value)):
+            raise TraitError(f"{proposal['trait'].name}: {UNREADABLE}")
+        return value
 
     @validate("repository")
     def _validate_repository(self, proposal: Any) -> Any:

@@ -11,9 +11,10 @@ from jupyterhub.utils import maybe_future
 from tornado import web
 
 from ..build.provider import Environment
-from ..environment.reference import is_in_repository
+from ..environment.reference import is_in_repository, parse_reference
 from ..environment.root import starts_as_root
 from ..errors import EngineFailure, SurroundingsError
+from ..image.names import DIGEST_LABEL
 from . import container, home
 from .choice import Choice
 from .config import PrebuiltConfig
@@ -47,11 +48,15 @@ class ContainerMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # d
             await super().pull_image(image)
             return
         try:
-            await self.docker("inspect_image", image)
+            found = await self.docker("inspect_image", image)
         except NotFound as error:
             raise EngineFailure(
                 "The image of your environment has just been removed. Start your server again.", detail=image
             ) from error
+        if container.labels_of(found).get(DIGEST_LABEL) != parse_reference(image).tag:
+            raise EngineFailure(
+                "The image of your environment was not made by this hub. Tell your administrator.", detail=image
+            )
 
     async def get_object(self) -> Any:
         """The container, unless it is somebody else's that has its name: that one is neither polled nor stopped."""

@@ -21,6 +21,23 @@ CHECK_LABEL = "prebuilt_spawner.check"
 HUB_LABEL = "prebuilt_spawner.hub"
 """On all these containers: which hub made them, so that it can remove them when it starts again."""
 
+OURS = frozenset(
+    {
+        VERSION_LABEL,
+        DIGEST_LABEL,
+        BASE_DIGEST_LABEL,
+        PACKAGES_LABEL,
+        PROBE_LABEL,
+        COMPILER_LABEL,
+        CHECK_LABEL,
+        HUB_LABEL,
+        # Of users' containers, which have them from the spawner.
+        "prebuilt_spawner.container",
+        "prebuilt_spawner.profile",
+    }
+)
+"""Labels that a base image may not have: its containers, and images on it, would pass for what they are not."""
+
 SHARE_FOLDER = "/usr/local/share/prebuilt-spawner"
 """Where an image says what was installed in it."""
 

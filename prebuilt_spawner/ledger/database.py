@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import quote, quote_plus
 
@@ -129,6 +131,7 @@ class Database:
             if self._open:
                 return
             if self._file:
+                _make_private(self._engine.url)
                 _switch_to_wal(self._engine)
             self._once(migrations.upgrade, writes=True)
             self._open = True
@@ -170,6 +173,14 @@ def _switch_to_wal(engine: Engine) -> None:
         cursor.close()
     finally:
         connection.close()
+
+
+def _make_private(url: URL) -> None:
+    """Make the file, where there is none, for the hub's user alone: who asked for what stands in it, and what builds
+    said. SQLite gives the files beside it the same mode. One that is there keeps what the administrator gave it."""
+    if url.query.get("uri") is None:  # else it is a name that only SQLite reads
+        with suppress(OSError):  # SQLite says what is wrong
+            os.close(os.open(str(url.database), os.O_CREAT | os.O_RDWR, 0o600))
 
 
 def _is_in_memory(url: URL) -> bool:

@@ -242,6 +242,11 @@ class DockerWorld:
     def config(self, image_id: str) -> Mapping[str, Any]:
         return self._client.inspect_image(image_id)["Config"]
 
+    def inspect(self, reference: str) -> Mapping[str, Any]:
+        """What the engine says of an image."""
+        found: Mapping[str, Any] = self._client.inspect_image(reference)
+        return found
+
     def created(self, image_id: str) -> str:
         """When an image says that it was made."""
         return str(self._client.inspect_image(image_id)["Created"])

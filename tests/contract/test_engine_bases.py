@@ -11,7 +11,9 @@ import pytest
 
 from prebuilt_spawner.adapters.docker_bases import BaseLimits
 from prebuilt_spawner.environment.base import BaseImage
-from prebuilt_spawner.errors import BaseImageUnavailable
+from prebuilt_spawner.errors import BaseImageUnavailable, MalformedRequest
+from prebuilt_spawner.hub.container import CONTAINER_LABEL, PROFILE_LABEL
+from prebuilt_spawner.image import names
 
 from .engine_worlds import REQUIRED, TEST_BASE, DockerWorld
 from .test_engine import until
@@ -212,3 +214,25 @@ async def test_names_that_killed_processes_held_bases_with_go_after_a_day_and_no
     async with world.engine.hold(base.image_id):
         assert world.bystanders() >= {of_this_hour, elsewhere, *others}
         assert of_yesterday not in world.bystanders()
+
+
+# -- bases that pass for what is ours ----------------------------------------------------------------------------------
+
+
+def test_our_labels_are_all_that_the_package_gives() -> None:
+    given = {value for name, value in vars(names).items() if name.endswith("_LABEL")}
+    assert given | {CONTAINER_LABEL, PROFILE_LABEL} == names.OURS
+
+
+@pytest.mark.parametrize("label", sorted(names.OURS))
+async def test_a_base_that_was_published_with_a_label_of_ours_is_refused(world: DockerWorld, label: str) -> None:
+    """By name and by ID; and it is found as no environment, whatever digest it claims."""
+    claimed = "c" * 64
+    name = world.own_base(tag="forged", changes=[f"LABEL {label}={claimed}"])
+    found = world.inspect(name)
+    for reference in (name, found["Id"], found["Id"].removeprefix("sha256:")[:12]):
+        with pytest.raises(MalformedRequest) as caught:
+            await world.engine.resolve_base(reference)
+        assert label in caught.value.detail
+        assert await world.engine.known_base(reference) is None
+    assert await world.engine.find(f"{world.repository}:{claimed}") is None

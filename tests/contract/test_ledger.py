@@ -658,3 +658,24 @@ async def test_a_sqlite_file_keeps_readers_and_writers_apart(file):
     engine = create_engine(f"sqlite:///{file}", poolclass=NullPool)
     with engine.connect() as connection:
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+
+
+async def used(file: Path) -> dict[str, int]:
+    """The modes of a ledger's files while it is open."""
+    ledger = SqlLedger(f"sqlite:///{file}")
+    await remember(ledger, lock("1"))
+    modes = {found.name: found.stat().st_mode & 0o777 for found in file.parent.glob(f"{file.name}*")}
+    await ledger.close()
+    return modes
+
+
+def test_the_file_is_the_hubs_alone(file: Path) -> None:
+    """Also what SQLite puts beside it, whatever the umask; a file that was there keeps its mode."""
+    before = os.umask(0)
+    try:
+        modes = asyncio.run(used(file))
+        assert modes == dict.fromkeys(("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"), 0o600)
+        file.chmod(0o640)
+        assert set(asyncio.run(used(file)).values()) == {0o640}
+    finally:
+        os.umask(before)

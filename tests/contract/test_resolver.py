@@ -308,6 +308,13 @@ async def test_a_newer_release_without_a_fitting_wheel_is_passed_over(uv: UvWorl
     assert (await resolve(uv, "alpha")).pins == {"alpha": "1.0"}
 
 
+async def test_a_source_distribution_is_refused_and_not_even_fetched(uv: UvWorld) -> None:
+    """To learn what it needs would be to run what is in it."""
+    uv.index.add_sdist("alpha", "1.0")
+    assert (await failure(uv, "alpha")).cause == Kind.SOURCE_ONLY
+    assert uv.index.paths("/files/") == []
+
+
 async def test_the_extras_of_a_base_package_can_be_asked_for(uv: UvWorld) -> None:
     base = base_with(installed("tool", "1.0", "alpha>=1; extra == 'more'", provides_extra=("more",)))
     uv.index.add_wheel("alpha", "1.0")
@@ -502,6 +509,18 @@ async def test_a_token_in_the_index_url_works_and_is_in_no_lock_and_no_message(
     uv.index.behaviour.failures["/simple/"] = 503
     error = await failure(resolver, "beta")
     assert "s3cret" not in error.message + error.detail
+
+
+async def test_an_index_on_the_network_does_not_send_the_hub_to_its_own_files(
+    uv: UvWorld, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file that it names is not read, be its hash right; an index that is a folder has nothing else."""
+    wheel = uv.index.add_wheel("alpha", "1.0")
+    (tmp_path / wheel.filename).write_bytes(wheel.content)
+    folder = uv.index.export(tmp_path / "folder")
+    monkeypatch.setattr(uv.index, "file_url", lambda file: (tmp_path / file.filename).as_uri())
+    assert (await failure(uv, "alpha")).cause == Kind.INDEX_BROKEN
+    assert (await resolve(uv.make(url=folder), "alpha")).pins == {"alpha": "1.0"}
 
 
 async def test_the_cache_folder_is_the_hubs_alone(uv: UvWorld) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import requests
 
-from .hub import READER_TOKEN, STARTER_TOKEN, Hub
+from .hub import READER_TOKEN, STARTER_TOKEN, TEST_LABEL, Hub, changed_base
 
 PROFILES = """
 c.PrebuiltSpawner.profile_list = [
@@ -160,16 +160,39 @@ def test_bad_options_are_a_400_that_names_them(quiet_hub: Hub, options: dict, of
     _refused(quiet_hub, quiet_hub.user("bad"), options, offender)
 
 
-def test_nobody_starts_anothers_derived_image_by_name(hub: Hub, make_hub):
-    """A derived tag is no base, whatever `allowed_images` admits."""
+@pytest.fixture(scope="module")
+def open_hub(make_hub, light_base: str) -> Hub:
+    """One on which users may choose any image as their base."""
+    hub = make_hub(base=light_base, settings='c.PrebuiltSpawner.allowed_images = "*"\n')
+    hub.start()
+    return hub
+
+
+def test_nobody_starts_anothers_derived_image_by_name(hub: Hub, open_hub: Hub):
+    """A derived image is no base under any name, tag or ID that the engine knows it by, whatever `allowed_images`
+    admits."""
     owner = hub.user("owner")
     assert hub.start_server(owner, {"packages": ["xlsxwriter"]}).ready
-    open_hub = make_hub(settings='c.PrebuiltSpawner.allowed_images = "*"\n')
-    open_hub.start()
-    for image in (hub.tag(owner), f"docker.io/{hub.tag(owner)}", hub.image(owner)["Id"]):
+    tag, image_id = hub.tag(owner), hub.image(owner)["Id"]
+    other = f"{hub.repository}-other"
+    hub.client.tag(image_id, other, "1")
+    short = image_id.removeprefix("sha256:")[:12]
+    names = (tag, f"docker.io/{tag}", f"{tag} ", image_id, image_id.removeprefix("sha256:"), short, f"sha256:{short}")
+    for image in (*names, f"{hub.repository}@{image_id}", f"{other}:1"):
         for one in (hub, open_hub):
             outcome = one.start_server(one.user("thief"), {"image": image})
             assert (outcome.status, outcome.ready) == (400, False), (image, outcome)
+
+
+def test_a_base_that_was_published_as_one_of_ours_is_refused(open_hub: Hub):
+    """Labels that its publisher forged do not get an image in: neither as a base, nor as an environment."""
+    name = f"{open_hub.repository}-forged:1"
+    forged = {"prebuilt_spawner.digest": "a" * 64, "prebuilt_spawner.base_digest": "b" * 64, TEST_LABEL: open_hub.run}
+    changed_base(open_hub.client, open_hub.base, name, "true", open_hub.run, changes={"Labels": forged})
+    for options in ({"image": name}, {"image": name, "packages": ["xlsxwriter"]}):
+        outcome = open_hub.start_server(open_hub.user("believer"), options)
+        assert (outcome.status, outcome.ready) == (400, False), outcome
+        assert "prepared environment" in outcome.message
 
 
 def test_a_refused_request_leaves_the_stored_options(hub: Hub):

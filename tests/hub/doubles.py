@@ -29,6 +29,7 @@ from prebuilt_spawner.build.preview import Preview, Readiness
 from prebuilt_spawner.build.provider import Environment, EnvironmentRequest
 from prebuilt_spawner.environment.base import BaseImage, BaseProbe, InstallScheme
 from prebuilt_spawner.environment.lock import Lock
+from prebuilt_spawner.image.names import DIGEST_LABEL
 from tests.ports import free_ports
 
 REPOSITORY = "prebuilt-spawner/env"
@@ -157,6 +158,7 @@ class FakeDocker:
     Attributes:
         containers: By name, as `inspect_container` shows them, with what `create_container` got under `created`.
         images: ID by name.
+        foreign: Names of those that have no label of ours.
         pulled: What was pulled.
         removed: Name and `v` of each container that was removed.
         down: Whether the engine cannot be reached.
@@ -167,6 +169,7 @@ class FakeDocker:
     def __init__(self) -> None:
         self.containers: dict[str, dict[str, Any]] = {}
         self.images: dict[str, str] = {}
+        self.foreign: set[str] = set()
         self.pulled: list[str] = []
         self.removed: list[tuple[str, bool]] = []
         self.stopped: list[str] = []
@@ -188,7 +191,9 @@ class FakeDocker:
         self._check_up()
         if image not in self.images:
             raise _api_error(NotFound, 404, f"No such image: {image}")
-        return {"Id": self.images[image], "Config": {"Cmd": ["start"]}}
+        image_id = self.images[image]
+        labels = {} if image in self.foreign else {DIGEST_LABEL: image_id.removeprefix("sha256:")}
+        return {"Id": image_id, "Config": {"Cmd": ["start"], "Labels": labels}}
 
     def inspect_container(self, name: str) -> dict[str, Any]:
         self._check_up()

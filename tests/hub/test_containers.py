@@ -122,6 +122,17 @@ async def test_our_images_are_never_pulled(hub: Hub) -> None:
     assert hub.docker.pulled == []
 
 
+async def test_an_image_that_took_the_name_of_ours_is_not_started(hub: Hub) -> None:
+    """Between the moment at which the environment was found and the start of its container."""
+    await hub.start("ada", {"packages": ["six"]})
+    await hub.stop("ada")
+    hub.configure(remove=True)
+    hub.docker.foreign.update(hub.docker.images)
+    answer = await hub.start("ada", {"packages": ["six"]})
+    assert (answer.status, "not made by this hub" in answer.message) == (503, True)
+    assert not any(found["State"]["Running"] for found in hub.docker.containers.values())
+
+
 async def test_other_images_are_pulled_as_dockerspawner_does(hub: Hub) -> None:
     """Its helper for certificates needs that."""
     await hub.start("ada")

@@ -64,6 +64,8 @@ def test_every_setting_says_what_its_default_means(name: str) -> None:
         ("allowed_packages", "numpy", "allowed_packages"),
         ("max_environment_bytes", -1, "max_environment_bytes"),
         ("max_builds_per_user_per_hour", -1, "max_builds_per_user_per_hour"),
+        ("index_url", "https://me:s3c/ret@index.test/", "%2F"),
+        ("extra_index_urls", ["https://one.test/", "corp=https://me:s3c#ret@index.test/"], "%23"),
         ("repository", "Env", "Env"),
         ("repository", "env:latest", "tag"),
         ("repository", "", "repository"),

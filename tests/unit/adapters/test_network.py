@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from prebuilt_spawner.adapters.network import NetworkSettings
+from prebuilt_spawner.errors import SurroundingsError
 
 HOME = Path("/nowhere")
 
@@ -204,3 +205,18 @@ def test_settings_do_not_show_secrets_when_printed() -> None:
     found = settings({"HTTP_PROXY": "http://u:s3cret@p.test"}, index="https://me:s3cret@index.test/")
     assert "s3cret" not in repr(found)
     assert "s3cret" not in repr(found.credentials)
+
+
+@pytest.mark.parametrize("password", ["s3c/ret", "s3c#ret", "s3c?ret", "s3c[ret"])
+@pytest.mark.parametrize("place", ["index", "extra", "variable"])
+def test_a_url_that_cannot_be_read_is_refused_without_showing_a_piece_of_it(password: str, place: str) -> None:
+    """Whoever forgot to encode a password learns so, and the log does not have the half of it."""
+    url = f"https://me:{password}@index.test/simple/"
+    with pytest.raises(SurroundingsError) as caught:
+        settings(
+            {"UV_DEFAULT_INDEX": url if place == "variable" else ""},
+            *{"index": (url,), "extra": (None, [url])}.get(place, ()),
+        )
+    assert "%2F" in caught.value.detail
+    for part in ("s3c", "ret", "index.test"):
+        assert part not in f"{caught.value.message} {caught.value.detail.replace('percent', '')}"
