@@ -15,6 +15,7 @@ class Readiness(str, Enum):
     BUILDING = "building"
     UNBUILT = "unbuilt"
     FAILED = "failed"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class Preview:
 
     Attributes:
         readiness: READY: its image is there. BUILDING: somebody waits for its build on this hub. FAILED: the request
-            itself was at fault when it was tried last.
+            itself was at fault when it was tried last. UNKNOWN: nobody could look.
         packages: `name==version` of what is added to the base; None while it is not resolved.
         size_bytes: Of their wheels, as the lock says; None while it is not known.
         seconds: How long it usually takes to build: this environment's own last build, else builds of as many packages
@@ -41,7 +42,10 @@ class Preview:
 
 
 def in_words(preview: Preview) -> str:
-    """What a start would do, in one sentence: "Builds first: about 20 s, adds 4 packages, 45 MB."."""
+    """What a start would do, in one sentence: "Builds first: about 20 s, adds 4 packages, 45 MB."; "" where nobody
+    knows."""
+    if preview.readiness is Readiness.UNKNOWN:
+        return ""
     if preview.readiness is Readiness.READY:
         return "Starts at once."
     if preview.readiness is Readiness.FAILED:

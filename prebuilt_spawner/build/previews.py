@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 2.0
 _AT_ONCE = 50
 """How many requests are looked up before others get a turn of the event loop."""
 
-_UNKNOWN = Preview(readiness=Readiness.UNBUILT)
+_UNKNOWN = Preview(readiness=Readiness.UNKNOWN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +37,14 @@ class _Facts:
     Attributes:
         digest, image: The environment digest and the image's name; "" while the lock is not known.
         unresolved: Whether a start would have to resolve it.
+        unknown: Whether an engine or a database could not be asked.
         error: What a start would fail with, or failed with last by the request's fault.
     """
 
     digest: str = ""
     image: str = ""
     unresolved: bool = False
+    unknown: bool = False
     present: bool = False
     packages: tuple[str, ...] | None = None
     size_bytes: int | None = None
@@ -58,6 +60,7 @@ class _Locked:
     probe: BaseProbe | None = None
     lock: Lock | None = None
     unresolved: bool = False
+    unknown: bool = False
     error: str = ""
 
 
@@ -133,7 +136,10 @@ class Previews:
 
     def _shown(self, facts: _Facts) -> Preview:
         preview = Preview(
-            readiness=Readiness.UNBUILT, packages=facts.packages, size_bytes=facts.size_bytes, seconds=facts.seconds
+            readiness=Readiness.UNKNOWN if facts.unknown else Readiness.UNBUILT,
+            packages=facts.packages,
+            size_bytes=facts.size_bytes,
+            seconds=facts.seconds,
         )
         if facts.present:
             return replace(preview, readiness=Readiness.READY, seconds=None)
@@ -185,7 +191,7 @@ class Previews:
         try:
             present = await self._present({one.image for one in facts if one.image})
         except PrebuiltError:
-            return facts  # nobody can say what is there, nor that something is not
+            return [replace(one, unknown=True) for one in facts]
         absent = [number for number, one in enumerate(facts) if one.image not in present]
         looked_up = await self._with_history(
             [requests[number] for number in absent], [facts[number] for number in absent]
@@ -205,29 +211,34 @@ class Previews:
             facts += await asyncio.to_thread(self._of_locks, locks)
         return facts
 
-    async def _known_base(self, reference: str) -> tuple[BaseImage, BaseProbe] | None:
+    async def _known_base(self, reference: str) -> tuple[BaseImage, BaseProbe] | PrebuiltError | None:
         try:
             return await self._bases.get(reference, lambda: self._engine.known_base(reference))
-        except PrebuiltError:
-            return None
+        except PrebuiltError as error:
+            return error
 
     async def _lock(
-        self, request: EnvironmentRequest, known_base: tuple[BaseImage, BaseProbe] | None, reads: LockReads
+        self,
+        request: EnvironmentRequest,
+        known_base: tuple[BaseImage, BaseProbe] | PrebuiltError | None,
+        reads: LockReads,
     ) -> _Locked:
         if known_base is None:
             return _Locked()
+        if isinstance(known_base, PrebuiltError):
+            return _Locked(unknown=True)
         base, probe = known_base
         try:
             lock = await self._locksmith.known_lock(request, base, probe, reads=reads)
         except RequestError as error:
             return _Locked(error=error.message)
         except PrebuiltError:
-            return _Locked()
+            return _Locked(unknown=True)
         return _Locked(base=base, probe=probe, lock=lock, unresolved=lock is None and not request.refresh)
 
     def _of_locks(self, locks: Sequence[_Locked]) -> list[_Facts]:
         return [
-            _Facts(error=locked.error, unresolved=locked.unresolved)
+            _Facts(error=locked.error, unresolved=locked.unresolved, unknown=locked.unknown)
             if locked.lock is None or locked.base is None or locked.probe is None
             else _of_environment(self._provider.name(base=locked.base, probe=locked.probe, lock=locked.lock))
             for locked in locks

@@ -122,7 +122,10 @@ class FailedAttempts:
         if found is None:
             return None
         noted, attempt = found
-        return attempt if self._clock() - noted < REASON_SECONDS else replace(attempt, reason=None)
+        if self._clock() - noted < REASON_SECONDS:
+            return attempt
+        # Asking for newer versions is an act: what was asked long ago is not asked again by the way.
+        return Attempt(entries=replace(attempt.entries, refresh=False), reason=None)
 
 
 def _reason(error: PrebuiltError) -> Reason:
@@ -159,4 +162,7 @@ def entries_from_query(query: Mapping[str, Sequence[bytes]]) -> Entries | None:
 
 def _text(value: Any) -> str:
     # One character more than is read, so that what is too long still is when it is sent again.
-    return value[: MAX_REQUEST_CHARACTERS + 1] if isinstance(value, str) else ""
+    if not isinstance(value, str):
+        return ""
+    # JSON can hold halves of characters, which no page can.
+    return value[: MAX_REQUEST_CHARACTERS + 1].encode("utf-8", "replace").decode()

@@ -14,8 +14,8 @@ from markupsafe import Markup
 from ..build.preview import duration, in_words
 from ..environment.options import without_refresh
 from ..environment.pasted import rules_for_page
-from .entries import Attempt, Entries, entries_from_options, entries_from_query, just_posted, note_posted
-from .offers import Offers, chooser_for, offers_for
+from .entries import Entries, Reason, entries_from_options, entries_from_query, just_posted, note_posted
+from .offers import Offers, chooser_for, fitting, offers_for
 
 if TYPE_CHECKING:
     from .mixin import PrebuiltMixin
@@ -40,11 +40,14 @@ async def options_form(spawner: PrebuiltMixin) -> str:
     stored = entries_from_options(without_refresh(spawner.stored_options()))
     attempt = just_posted() or (None if link else spawner.last_failure())
     entries = attempt.entries if attempt else link or stored
-    offers = await offers_for(spawner, chooser, entries)
+    reason = attempt.reason if attempt else None
+    fields, left_out = fitting(chooser, entries, keep=reason is not None)
+    offers = await offers_for(spawner, chooser, fields)
     # Options from when there was more to choose would be refused at each start, and only a form can replace them.
     if not offers.is_choice and entries == Entries() and not spawner.answers_link():
         return ""
-    return render(offers, entries=entries, attempt=attempt, is_link=link is not None and attempt is None)
+    is_link = link is not None and attempt is None
+    return render(offers, entries=fields, reason=reason, left_out=() if reason else left_out, is_link=is_link)
 
 
 def options_from_form(form: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
@@ -60,18 +63,28 @@ def options_from_form(form: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
     return options
 
 
-def render(offers: Offers, *, entries: Entries, attempt: Attempt | None = None, is_link: bool = False) -> str:
+def render(
+    offers: Offers,
+    *,
+    entries: Entries,
+    reason: Reason | None = None,
+    left_out: Sequence[str] = (),
+    is_link: bool = False,
+) -> str:
     """The fields as HTML; JupyterHub puts the form and its button around them.
 
     Args:
         offers: What can be chosen.
         entries: What the fields hold at first.
-        attempt: The start that failed with these entries, if one did.
+        reason: Why a start with these entries failed, if one did.
+        left_out: What was wished and cannot be chosen.
         is_link: Whether the entries come from a link.
     """
-    reason = attempt.reason if attempt else None
-    if reason is not None and offers.outlook.endswith(reason.message):
-        offers = replace(offers, outlook="Cannot work as it is; the reason is above.")
+    if reason is not None:
+        if offers.outlook.endswith(reason.message):
+            offers = replace(offers, outlook="Cannot work as it is; the reason is above.")
+        if reason.about not in offers.fields:
+            reason = replace(reason, about="")
     chosen = entries.profile or next((offer.profile.slug for offer in offers.profiles), "")
     return (
         _templates()
@@ -81,25 +94,27 @@ def render(offers: Offers, *, entries: Entries, attempt: Attempt | None = None, 
             chosen=chosen,
             entries=entries,
             reason=reason,
+            left_out=left_out,
             is_link=is_link,
             some_extras=[offer.profile.display_name for offer in offers.profiles if offer.extras],
             all_extras=all(offer.extras for offer in offers.profiles),
-            data=_data(offers, attempt),
+            data=_data(offers, entries, reason),
             css=_asset("form.css"),
             scripts=[_asset("packages.js"), _asset("form.js")],
         )
     )
 
 
-def _data(offers: Offers, attempt: Attempt | None) -> dict[str, Any]:
+def _data(offers: Offers, entries: Entries, reason: Reason | None) -> dict[str, Any]:
     """What the form's script needs to know."""
     known = [(Entries(profile=offer.profile.slug), offer.preview) for offer in offers.profiles]
     known += [(offer.entries, offer.preview) for offer in offers.recent]
-    reason = attempt.reason if attempt else None
     return {
         "rules": rules_for_page(),
+        "now": {**asdict(entries), "outlook": offers.outlook},
         "known": [{**asdict(entries), "outlook": in_words(preview)} for entries, preview in known],
         "default": offers.profiles[0].profile.slug if offers.profiles else "",
+        "image": offers.default_image,
         "extras": [offer.profile.slug for offer in offers.profiles if offer.extras],
         "reason": asdict(reason) if reason and reason.about == "packages" else None,
     }

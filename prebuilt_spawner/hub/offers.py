@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -17,6 +17,7 @@ from ..environment.profiles import Profile, choose_profile
 from ..environment.quoting import quoted
 from ..errors import MalformedRequest, PrebuiltError, RequestError
 from .choice import Choice, make_choice
+from .deadline import DeadlinePassed, within
 from .entries import Entries, entries_from_options
 
 if TYPE_CHECKING:
@@ -29,9 +30,11 @@ _SHOWN_RECENT_PACKAGES = 4
 _RECENT = 5
 
 _PREVIEW_SECONDS = 3
-"""How long the form waits to learn what is ready; it is shown without that where an engine does not answer."""
+"""How long the form waits to learn what there was lately, and then what is ready; it is shown without what an engine, a
+database or a disk does not answer in that time."""
 
-_UNKNOWN = Preview(readiness=Readiness.UNBUILT)
+_UNKNOWN = Preview(readiness=Readiness.UNKNOWN)
+_RENEWS = "Newer versions are looked for, and built first if there are any."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +97,20 @@ class Offers:
     outlook: str
 
     @property
+    def fields(self) -> frozenset[str]:
+        """The options for which the form has a field that people see."""
+        shown = {
+            "profile": len(self.profiles) > 1,
+            "packages": self.may_add_packages,
+            "image": self.any_image or len(self.images) > 1,
+            "refresh": self.may_refresh,
+        }
+        return frozenset(name for name, is_shown in shown.items() if is_shown)
+
+    @property
     def is_choice(self) -> bool:
         """Whether there is anything to choose."""
-        return bool(self.may_add_packages or len(self.profiles) > 1 or self.any_image or len(self.images) > 1)
+        return bool(self.fields - {"refresh"})
 
 
 class Chooser:
@@ -197,6 +211,7 @@ async def chooser_for(spawner: PrebuiltMixin) -> Chooser:
 async def offers_for(spawner: PrebuiltMixin, chooser: Chooser, entries: Entries) -> Offers:
     """Everything that the form shows. Nothing is resolved, built or pulled for it."""
     recent = await _recent_choices(spawner, chooser)
+    kept = _kept_query(spawner)
     plain = [chooser.choice({"profile": profile.slug}) for profile in chooser.profiles]
     now, refused = _choice_of(chooser, entries)
     previews = await _previews(spawner, chooser, [*plain, *recent, *([now] if now else [])])
@@ -214,7 +229,7 @@ async def offers_for(spawner: PrebuiltMixin, chooser: Chooser, entries: Entries)
             if choice.profile is not None
         ),
         recent=tuple(
-            _recent_offer(chooser, choice, preview)
+            _recent_offer(chooser, choice, preview, kept)
             for choice, preview in zip(recent, previews[len(plain) :], strict=False)
         ),
         images=tuple(chooser.images),
@@ -222,15 +237,42 @@ async def offers_for(spawner: PrebuiltMixin, chooser: Chooser, entries: Entries)
         any_image=chooser.any_image,
         may_add_packages=may_add,
         may_refresh=may_add or (chooser.is_admin and bool(plain)),
-        outlook=refused or in_words(previews[-1]),
+        outlook=refused or _outlook(previews[-1], refresh=entries.refresh),
     )
+
+
+def fitting(chooser: Chooser, entries: Entries, *, keep: bool) -> tuple[Entries, tuple[str, ...]]:
+    """The entries without what the form cannot send, and what that was, in words: the page promises what it will do.
+
+    Args:
+        keep: Whether packages stay for which another profile would have to be chosen.
+    """
+    slugs = [profile.slug for profile in chooser.profiles]
+    left_out = []
+    if entries.profile and entries.profile not in slugs:
+        left_out.append(f"the environment {quoted(entries.profile)}")
+        entries = replace(entries, profile="")
+    takers = [slug for slug, policy in chooser.policies.items() if policy.allow_custom_packages]
+    chosen = entries.profile or next(iter(slugs), "")
+    if entries.packages.strip() and (not takers or (chosen not in takers and not keep)):
+        left_out.append("the packages")
+        entries = replace(entries, packages="")
+    has_images = chooser.any_image or (entries.image in chooser.images and len(chooser.images) > 1)
+    if entries.image and not has_images:
+        if chooser.images.get(entries.image) != chooser.base(chooser.choice({"profile": chosen})):
+            left_out.append(f"the base image {quoted(entries.image)}")
+        entries = replace(entries, image="")
+    return entries, tuple(left_out)
+
+
+def _outlook(preview: Preview, *, refresh: bool) -> str:
+    return _RENEWS if refresh and preview.readiness is Readiness.UNBUILT else in_words(preview)
 
 
 def _choice_of(chooser: Chooser, entries: Entries) -> tuple[Choice | None, str]:
     """What the entries stand for; None, and why, where they would be refused."""
-    options = {"profile": entries.profile, "packages": entries.packages, "image": entries.image}
     try:
-        return chooser.choice(options), ""
+        return chooser.choice(asdict(entries)), ""
     except RequestError as error:
         return None, f"Cannot work: {error.message}"
 
@@ -238,10 +280,9 @@ def _choice_of(chooser: Chooser, entries: Entries) -> tuple[Choice | None, str]:
 async def _recent_choices(spawner: PrebuiltMixin, chooser: Chooser) -> list[Choice]:
     """What the user started lately, without what could not be started now."""
     try:
-        manager = await spawner.manager()
-        found = await manager.recent(user=spawner.user.name, since=_created(spawner), limit=_RECENT)
-    except PrebuiltError as error:
-        spawner.log.warning("The form shows nothing of lately: %s %s", error.message, error.detail)
+        found = await within(_PREVIEW_SECONDS, _lately(spawner))
+    except (PrebuiltError, DeadlinePassed) as error:
+        spawner.log.warning("The form shows nothing of lately: %r %s", error, getattr(error, "detail", ""))
         return []
     choices = []
     for options in found:
@@ -252,6 +293,11 @@ async def _recent_choices(spawner: PrebuiltMixin, chooser: Chooser) -> list[Choi
     return choices
 
 
+async def _lately(spawner: PrebuiltMixin) -> Sequence[Mapping[str, Any]]:
+    manager = await spawner.manager()
+    return await manager.recent(user=spawner.user.name, since=_created(spawner), limit=_RECENT)
+
+
 def _created(spawner: PrebuiltMixin) -> datetime | None:
     """When JupyterHub made the user: names are given again, and their lists are nobody else's."""
     created: datetime | None = spawner.user.orm_user.created
@@ -260,14 +306,17 @@ def _created(spawner: PrebuiltMixin) -> datetime | None:
 
 async def _previews(spawner: PrebuiltMixin, chooser: Chooser, choices: Sequence[Choice]) -> Sequence[Preview]:
     """In the order of the choices; what cannot be looked up, as of something that nobody knows."""
-    requests = await asyncio.to_thread(lambda: [_request(chooser, choice) for choice in choices])
     try:
-        manager = await spawner.manager()
-        known = manager.preview([request for request in requests if request is not None])
-        found = iter(await asyncio.wait_for(known, _PREVIEW_SECONDS))
-    except (PrebuiltError, asyncio.TimeoutError) as error:
+        return await within(_PREVIEW_SECONDS, _looked_up(spawner, chooser, choices))
+    except (PrebuiltError, DeadlinePassed) as error:
         spawner.log.warning("The form does not say what is ready: %r %s", error, getattr(error, "detail", ""))
         return [_UNKNOWN] * len(choices)
+
+
+async def _looked_up(spawner: PrebuiltMixin, chooser: Chooser, choices: Sequence[Choice]) -> Sequence[Preview]:
+    requests = await asyncio.to_thread(lambda: [_request(chooser, choice) for choice in choices])
+    manager = await spawner.manager()
+    found = iter(await manager.preview([request for request in requests if request is not None]))
     return [_UNKNOWN if request is None else next(found) for request in requests]
 
 
@@ -290,13 +339,19 @@ def _profile_offer(profile: Profile, preview: Preview, *, base: str, extras: boo
     )
 
 
-def _recent_offer(chooser: Chooser, choice: Choice, preview: Preview) -> RecentOffer:
+def _kept_query(spawner: PrebuiltMixin) -> dict[str, str]:
+    """What JupyterHub itself reads of the page's query: where to go after the start, and a new server's name."""
+    query = spawner.handler.request.query_arguments if spawner.handler is not None else {}
+    return {name: query[name][-1].decode("utf-8", "replace") for name in ("next", "display_name") if query.get(name)}
+
+
+def _recent_offer(chooser: Chooser, choice: Choice, preview: Preview, kept: Mapping[str, str]) -> RecentOffer:
     entries = entries_from_options({**choice.stored, "packages": choice.options.packages})
     query = {f"opt-{name}": getattr(entries, name) for name in ("profile", "packages", "image")}
     return RecentOffer(
         entries=entries,
         title=_title(chooser, choice),
-        query=urlencode({name: value for name, value in query.items() if value}),
+        query=urlencode({**{name: value for name, value in query.items() if value}, **kept}),
         preview=preview,
     )
 

@@ -61,6 +61,10 @@ def test_a_failure_is_said_in_its_own_words():
     assert as_summary(preview(Readiness.FAILED, error=error)) == ""
 
 
+def test_nothing_is_said_where_nobody_knows():
+    assert in_words(preview(Readiness.UNKNOWN)) == ""
+
+
 @pytest.mark.parametrize(
     ("size_bytes", "words"),
     [

@@ -323,22 +323,26 @@ async def test_a_build_that_was_cancelled_is_only_unbuilt(world):
 
 
 @pytest.mark.parametrize("method", ["known_base", "present"])
-async def test_an_engine_that_is_away_leaves_everything_unbuilt(world, method):
-    """Also what failed: nobody can say that its image is not there."""
+async def test_of_an_engine_that_is_away_nothing_is_claimed(world, method):
+    """Also not of what failed: nobody can say that its image is not there."""
     await world.ensure("a", "alpha")
     with pytest.raises(UnresolvableRequest):
         await world.ensure("a", "delta")
     world.restart()
     world.engine.switches.failures[method] = EngineUnavailable("The container engine cannot be reached.")
-    found = await world.preview("alpha")
-    assert found.readiness is Readiness.UNBUILT
+    found = await world.manager.preview([world.request("alpha"), world.request("delta")])
+    assert [one.readiness for one in found] == [Readiness.UNKNOWN, Readiness.UNKNOWN]
     del world.engine.switches.failures[method]
     world.seconds += previews.SHARED_SECONDS
     assert (await world.preview("alpha")).readiness is Readiness.READY
 
 
-@pytest.mark.parametrize("question", ["look_up", "last_of_requests", "usual_times"])
-async def test_a_ledger_that_is_away_raises_nothing(world, monkeypatch, question):
+@pytest.mark.parametrize(
+    ("question", "readiness"),
+    [("look_up", Readiness.UNKNOWN), ("last_of_requests", Readiness.UNBUILT), ("usual_times", Readiness.UNBUILT)],
+)
+async def test_a_ledger_that_is_away_raises_nothing(world, monkeypatch, question, readiness):
+    """And nothing is claimed of what cannot be known without it."""
     await world.ensure("a", "alpha")
 
     async def away(*args, **more):
@@ -347,14 +351,14 @@ async def test_a_ledger_that_is_away_raises_nothing(world, monkeypatch, question
     monkeypatch.setattr(world.ledger, question, away)
     found = await world.manager.preview([world.request("alpha"), world.request("beta"), world.request()])
     assert [one.error for one in found] == ["", "", ""]
-    assert found[1].readiness is Readiness.UNBUILT
+    assert found[1].readiness is readiness
 
 
 async def test_an_engine_that_hangs_is_not_waited_for(world, monkeypatch):
     monkeypatch.setattr(previews, "PATIENCE_SECONDS", 0.05)
     await world.ensure("a", "alpha")
     gate = world.engine.switches.gates["present"] = asyncio.Event()
-    assert await world.preview("alpha") == UNBUILT
+    assert await world.preview("alpha") == Preview(readiness=Readiness.UNKNOWN)
     gate.set()
     while (await world.preview("alpha")).readiness is not Readiness.READY:
         await asyncio.sleep(0.001)
