@@ -30,6 +30,29 @@ def start(page: Page) -> None:
     page.get_by_role("button", name="Start").click()
 
 
+def fails(page: Page) -> str:
+    """Wait until the start has failed, on whichever of JupyterHub's pages that shows; which one it is.
+
+    The form where it fails within a second, the pending page later, and, just between, one that says no more than that.
+    """
+    shown = {
+        "form": page.locator("#prebuilt-packages-reason"),
+        "pending": page.get_by_role("link", name="Change what you asked for"),
+        "failed": page.get_by_role("button", name="Relaunch Server"),
+    }
+    expect(shown["form"].or_(shown["pending"]).or_(shown["failed"])).to_be_visible(timeout=60_000)
+    return next(name for name, what in shown.items() if what.is_visible())
+
+
+def back_to_form(page: Page, failed_on: str) -> None:
+    """From where a start has failed to the form."""
+    if failed_on == "pending":
+        page.get_by_role("link", name="Change what you asked for").click()
+    elif failed_on == "failed":
+        page.get_by_role("button", name="Relaunch Server").click()
+    expect(page.locator("#prebuilt-packages-reason")).to_be_visible()
+
+
 def works_in_lab(page: Page, user: str, server: str = "") -> None:
     """The page becomes JupyterLab of this server."""
     page.wait_for_url(f"**/user/{user}/{server and server + '/'}lab**", timeout=120_000)

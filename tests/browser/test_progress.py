@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from ..engine.hub import Hub
+from .axe import violations
 from .scripted import SCRIPT, SETTINGS
 
 
@@ -102,6 +103,20 @@ def test_a_build_that_fails_says_why_and_leaves_its_last_words(page: Page, hub: 
     expect(page.locator("#progress-log pre")).to_be_visible()
     expect(page.locator("#progress-log pre")).to_have_text(f"no solution for {SCRIPT}")
     assert dialogs == []
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_pending_page_has_no_barriers(browser: Browser, hub: Hub, width: int, theme: str):
+    """Neither while something is done nor when it has failed: axe-core finds nothing, nothing is scrolled sideways."""
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=theme)
+    page = context.new_page()
+    _start(page, hub, hub.user(f"barrier-{theme}{width}"), "failing")
+    for shown in (page.get_by_text("Choosing package versions").first, page.get_by_text("Change what you asked for")):
+        expect(shown).to_be_visible()
+        assert violations(page, ".container:has(#progress-bar)") == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
 
 
 @pytest.mark.parametrize("proxy", ["goes too", "stays"])

@@ -42,11 +42,20 @@
   // A mistake that only the server can see is its own as long as the entry is there.
   const wrong = (entry) => {
     if (entry.mistake) return entry.mistake;
-    if (entry.duplicate) return `'${entry.text}' repeats a package of this list. Leave one out.`;
-    const { reason } = data;
-    return reason && reason.entry && [entry.text, entry.name, entry.name + entry.wish].includes(reason.entry)
-      ? reason.message
-      : "";
+    if (entry.duplicate) return `${reader.quoted(entry.text)} repeats a package of this list. Leave one out.`;
+    if (!data.reason?.entry) return "";
+    const about = reader.entries(data.reason.entry).map(canonical);
+    const isAbout = data.reason.entry === entry.text || about.includes(canonical(entry)) || about.includes(entry.name);
+    return isAbout ? data.reason.message : "";
+  };
+
+  // One spelling of what an entry wishes: order and spaces mean nothing.
+  const canonical = (entry) => {
+    const [wished, ...condition] = entry.wish.split(";");
+    const [, extras = "", versions] = /^(?:\[([^\]]*)\])?(.*)$/u.exec(wished.replace(/[ \t()]/gu, ""));
+    const sorted = (items) => items.split(",").filter(Boolean).sort().join(",");
+    const spelled = condition.join(";").replace(/[ \t]/gu, "").replace(/"/gu, "'");
+    return [entry.name, sorted(extras.toLowerCase()), sorted(versions), spelled].join("|").replace(/\|+$/u, "");
   };
 
   // As it is shown: spaces only where a condition needs them.
@@ -63,6 +72,7 @@
       ...(entry.name ? [make("b", {}, entry.name), make("span", { className: "font-monospace" }, wish(entry))] : [entry.text]),
     );
     edit.addEventListener("click", () => {
+      take();
       remove(index);
       typing.value = entry.text;
       typing.focus();
@@ -82,7 +92,12 @@
   const draw = () => {
     list.replaceChildren(...entries.map(chip));
     list.hidden = !entries.length;
-    const flaws = new Set(entries.map(wrong).filter(Boolean));
+    drawFlaws();
+  };
+
+  const drawFlaws = () => {
+    const tooLong = reader.refusal(text.value);
+    const flaws = new Set([tooLong, ...entries.map(wrong)].filter(Boolean));
     // The server's own sentence stands above the list already, until its entry has gone.
     const told = document.getElementById("prebuilt-packages-reason");
     if (told && data.reason) {
@@ -91,7 +106,7 @@
     }
     mistakes.replaceChildren(...[...flaws].map((flaw) => make("p", { className: "prebuilt-reason" }, flaw)));
     // What the server is sure to refuse is not sent; what it has refused once may be sent again.
-    typing.setCustomValidity(entries.find((entry) => entry.mistake)?.mistake ?? "");
+    typing.setCustomValidity(text.hidden ? tooLong || (entries.find((entry) => entry.mistake)?.mistake ?? "") : "");
   };
 
   const take = () => {
@@ -115,8 +130,8 @@
   const showText = () => {
     take();
     typing.parentElement.parentElement.hidden = true;
-    typing.setCustomValidity("");
     text.hidden = false;
+    drawFlaws();
     typing.id = "";
     text.id = "prebuilt-packages";
     asText.textContent = "Edit as chips";
@@ -128,18 +143,25 @@
     typing.setAttribute("autocapitalize", "off");
     typing.setAttribute("aria-describedby", text.getAttribute("aria-describedby"));
     list = make("ul", { className: "m-0 p-0" });
+    list.setAttribute("role", "list"); // without bullets, Safari does not take it for one
     list.setAttribute("aria-label", "Packages in the list");
     mistakes = make("div", { className: "text-danger-emphasis" });
     mistakes.setAttribute("role", "status");
     const box = make("div", { className: "form-control prebuilt-chips" }, list, typing);
     box.addEventListener("click", (event) => event.target === box && typing.focus());
-    document.getElementById("prebuilt-chips").append(box, mistakes);
+    document.getElementById("prebuilt-chips").append(box);
+    text.after(mistakes);
+    text.addEventListener("input", () => {
+      entries = reader.entries(text.value);
+      drawFlaws();
+      foresee();
+    });
     asText = make("button", { type: "button", className: "btn btn-link btn-sm p-0" });
     asText.addEventListener("click", () => (text.hidden ? showText() : (showChips(), typing.focus())));
     document.getElementById("prebuilt-packages-text").after(asText);
 
     typing.addEventListener("keydown", (event) => {
-      if (event.isComposing) return;
+      if (event.isComposing || event.keyCode === 229) return; // what an input method composes is not done yet
       if (event.key === "Enter" && typing.value.trim()) {
         event.preventDefault();
         take();
@@ -160,55 +182,56 @@
       event.preventDefault();
       add(pasted);
     });
-    typing.addEventListener("input", () => {
+    typing.addEventListener("input", (event) => {
       // A comma after a name ends it; after a version, another condition on it may follow.
-      if (/^[^<>=!~[(]*,$|\n$/u.test(typing.value)) take();
+      if (!event.isComposing && /^[^<>=!~[(]*,$|\n/u.test(typing.value)) take();
       else foresee();
     });
-    typing.addEventListener("blur", take);
+    // Not while a button is pressed: what is drawn anew under the pointer gets no click.
+    let pressed = false;
+    document.addEventListener("pointerdown", () => (pressed = true), true);
+    for (const end of ["pointerup", "pointercancel"]) {
+      const takeLater = () => document.activeElement !== typing && take();
+      document.addEventListener(end, () => ((pressed = false), setTimeout(takeLater)), true);
+    }
+    typing.addEventListener("blur", () => pressed || take());
     showChips();
   };
 
   // -- what pressing Start will do ----------------------------------------------------------------------------------
 
+  const image = document.getElementById("prebuilt-image");
   const chosen = (name) => new FormData(form).get(name) ?? "";
 
-  const wishes = (packages) =>
-    reader
-      .entries(packages)
-      .map((entry) => `${entry.name}${entry.wish}`.replace(/[ \t]/gu, ""))
-      .sort()
-      .join("\n");
-
-  const shown = outlook.textContent;
-  const state = () => `${chosen("profile")}\n${chosen("image")}\n${chosen("refresh")}\n${text ? wishes(text.value) : ""}`;
-  let before = "";
+  const wishes = (packages) => [...new Set(reader.entries(packages).map(canonical))].sort().join("\n");
 
   const foresee = () => {
-    const profile = chosen("profile");
-    const takesPackages = !text || !data.default || data.extras.includes(profile);
-    if (text) text.disabled = !takesPackages;
-    const packages = text && takesPackages ? wishes(`${text.value}\n${typing?.value ?? ""}`) : "";
-    const match = data.known.find(
-      (known) =>
-        (known.profile || data.default) === (profile || data.default) &&
-        known.image === chosen("image") &&
-        wishes(known.packages) === packages,
-    );
+    const profile = chosen("profile") || data.default;
+    const takesPackages = Boolean(text) && (!data.default || data.extras.includes(profile));
+    if (text) text.disabled = typing.disabled = !takesPackages;
+    const typed = takesPackages ? `${text.value}\n${typing.value}` : "";
+    const packages = wishes(typed);
+    const matches = (known) =>
+      (known.profile || data.default) === profile &&
+      (!image || (known.image || data.image) === image.value) &&
+      wishes(known.packages) === packages;
+    const refresh = Boolean(chosen("refresh"));
     let words = "A list that is new here is built first; the next page says how long that takes.";
-    if (state() === before) words = shown;
-    else if (text && takesPackages && reader.entries(text.value).some((entry) => entry.mistake))
+    if (matches(data.now) && data.now.refresh === refresh) words = data.now.outlook;
+    else if (takesPackages && (reader.refusal(typed) || reader.entries(typed).some((entry) => entry.mistake)))
       words = "Cannot work as it is; the reason is above.";
-    else if (chosen("refresh")) words = "Newer versions are looked for, and built first if there are any.";
-    else if (match) words = match.outlook;
+    else if (refresh) words = "Newer versions are looked for, and built first if there are any.";
+    else words = data.known.find(matches)?.outlook ?? words;
     if (outlook.textContent !== words) outlook.textContent = words;
   };
 
   if (text) makeChips();
-  before = state();
+  foresee();
   form.addEventListener("change", foresee);
+  // JupyterHub has hidden the Start button when it was pressed, and the browser's Back would show the page so.
+  window.addEventListener("pageshow", (event) => event.persisted && location.reload());
   // Before the form is checked and sent: what was typed last is in the list, too.
-  form.querySelector("[type=submit]")?.addEventListener("click", () => typing && text.hidden && take());
+  form.addEventListener("click", (event) => event.target.closest("[type=submit]") && text?.hidden && take(), true);
 
   // -- a list of lately, in one click -------------------------------------------------------------------------------
 
@@ -219,13 +242,12 @@
       for (const radio of form.querySelectorAll('input[name="profile"]')) {
         if (radio.type === "radio") radio.checked = radio.value === (known.profile || data.default);
       }
-      const image = document.getElementById("prebuilt-image");
-      if (image) image.value = known.image;
+      if (image) image.value = known.image || data.image;
       if (text) {
-        text.disabled = false;
+        typing.value = "";
         text.value = known.packages;
         entries = reader.entries(text.value);
-        if (text.hidden) draw();
+        draw();
       }
       foresee();
       outlook.scrollIntoView({ block: "nearest" });
