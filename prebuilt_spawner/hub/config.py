@@ -12,6 +12,7 @@ from ..environment.profiles import read_profiles
 from ..environment.reference import parse_reference
 from ..environment.urls import UNREADABLE, is_readable
 from ..errors import PrebuiltError
+from .container import SCRATCH, scratch_flaw
 from .hub_wide import refuse_hub_wide
 
 
@@ -187,12 +188,24 @@ class PrebuiltConfig(LoggingConfigurable):
     immutable = Bool(
         True,
         help="""
-        Whether the container's root filesystem is read-only, with scratch space in memory at /tmp, /var/tmp and
-        /run, packages of the home switched off, and a notice for pip that says how to ask for a package.
+        Whether the container's root filesystem is read-only, with scratch space in memory (see `scratch`), packages of
+        the home switched off, and pip, uv and conda saying how to ask for a package.
 
         Default: True, an environment stays what it is. False lets users change their container; what they change
         outside the home is lost with it. `extra_host_config` and `environment` win over what this sets. It is one
         setting for the whole hub: no profile, group or hook can change it.
+        """,
+    ).tag(config=True)
+
+    scratch = Dict(
+        default_value=SCRATCH,
+        help="""
+        Where an immutable container has scratch space in memory: bytes by folder, 0 for the engine's own bound, which
+        is half of the machine's memory. What lies there counts toward the container's memory limit and is gone when the
+        server stops; users' temporary environments are made in /tmp.
+
+        Default: `{"/tmp": 0, "/var/tmp": 0, "/run": 67108864}`. Without a memory limit a user can fill the machine's
+        memory from there. Bounds that are too small make programs and temporary environments fail for want of room.
         """,
     ).tag(config=True)
 
@@ -246,6 +259,13 @@ class PrebuiltConfig(LoggingConfigurable):
                 refuse_hub_wide(read_profiles(proposal["value"]))
             except ValueError as error:
                 raise TraitError(f"profile_list: {error}") from error
+        return proposal["value"]
+
+    @validate("scratch")
+    def _validate_scratch(self, proposal: Any) -> Any:
+        flaw = scratch_flaw(proposal["value"])
+        if flaw:
+            raise TraitError(f"scratch: {flaw}")
         return proposal["value"]
 
     @validate("allowed_packages", "denied_packages")

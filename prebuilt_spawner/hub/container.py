@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,12 +13,12 @@ CONTAINER_LABEL = "prebuilt_spawner.container"
 PROFILE_LABEL = "prebuilt_spawner.profile"
 """Slug of the profile it was created for: another profile may set other limits and mounts."""
 
-_SCRATCH = {
-    # Libraries unpack programs into the temporary folders and run them; Docker's default is noexec.
-    "/tmp": "rw,exec,nosuid,nodev,mode=1777",  # noqa: S108  # a mount point in the container
-    "/var/tmp": "rw,exec,nosuid,nodev,mode=1777",  # noqa: S108
-    "/run": "rw,nosuid,nodev,noexec,mode=1777",
+SCRATCH = {
+    "/tmp": 0,  # noqa: S108  # a mount point in the container
+    "/var/tmp": 0,  # noqa: S108
+    "/run": 64 * 1024**2,
 }
+"""Where programs expect to write whatever image they are in: bytes by folder, 0 for the engine's own bound."""
 
 IMMUTABLE_ENVIRONMENT = {"PYTHONNOUSERSITE": "1"}
 
@@ -57,8 +58,25 @@ def mounted_by_others(
     )
 
 
+def scratch_flaw(scratch: Mapping[Any, Any]) -> str:
+    """What is wrong with a setting of scratch space; "" where nothing is."""
+    for folder, size_bytes in scratch.items():
+        if not isinstance(folder, str) or not folder.startswith("/") or posixpath.normpath(folder).strip("/") == "":
+            return f"{folder!r} is no folder in the container: write an absolute path"
+        if set(folder) & set(":,"):
+            return f"{folder!r} has a character that engines read as the end of a path"
+        if not isinstance(size_bytes, int) or isinstance(size_bytes, bool) or size_bytes < 0:
+            return f"{folder} has the size {size_bytes!r}: write a number of bytes, or 0 for the engine's own bound"
+    return ""
+
+
 def host_config(
-    given: Mapping[str, Any], *, mounted: Iterable[str], immutable: bool, volumes: Mapping[str, str]
+    given: Mapping[str, Any],
+    *,
+    mounted: Iterable[str],
+    immutable: bool,
+    scratch: Mapping[str, int],
+    volumes: Mapping[str, str],
 ) -> dict[str, Any]:
     """The arguments for `create_host_config`: the administrator's on top of ours.
 
@@ -66,6 +84,7 @@ def host_config(
         given: The administrator's `extra_host_config`.
         mounted: Where the administrator mounts something: none of our scratch places goes there or below.
         immutable: Read-only root filesystem, scratch space in memory.
+        scratch: Its folders and their sizes in bytes, as `SCRATCH`.
         volumes: What `home.home_volumes` says: volume by folder.
     """
     merged = dict(given)
@@ -73,12 +92,22 @@ def host_config(
     merged.setdefault("auto_remove", False)
     if immutable:
         mounted = tuple(mounted)
-        free = {target: options for target, options in _SCRATCH.items() if not home.is_mounted(mounted, target)}
+        free = {
+            folder: _tmpfs_options(folder, size_bytes)
+            for folder, size_bytes in scratch.items()
+            if not home.is_mounted(mounted, folder)
+        }
         merged.setdefault("read_only", True)
         merged["tmpfs"] = {**free, **home.tmpfs_by_target(given.get("tmpfs") or {})}
     if volumes:
         merged["binds"] = _with_volumes(given.get("binds") or {}, volumes)
     return merged
+
+
+def _tmpfs_options(folder: str, size_bytes: int) -> str:
+    # Libraries unpack programs into the temporary folders and run them; Docker's default is noexec.
+    options = f"rw,{'noexec' if posixpath.normpath(folder) == '/run' else 'exec'},nosuid,nodev,mode=1777"
+    return f"{options},size={size_bytes}" if size_bytes else options
 
 
 def _with_volumes(binds: Any, volumes: Mapping[str, str]) -> Any:

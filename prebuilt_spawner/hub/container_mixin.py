@@ -152,7 +152,9 @@ class ContainerMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # d
         )
         if volumes:
             self._warn_of_partial_home(folder, home.parts_of(mounted, folder))
-        return container.host_config(given, mounted=mounted, immutable=self._hub_wide.immutable, volumes=volumes)
+        return container.host_config(
+            given, mounted=mounted, immutable=self._hub_wide.immutable, scratch=self.scratch, volumes=volumes
+        )
 
     def _warn_of_partial_home(self, folder: str, parts: tuple[str, ...]) -> None:
         if parts and (folder, *parts) not in self._partial_homes:

@@ -180,6 +180,24 @@ async def test_an_immutable_container_has_a_read_only_root_and_scratch_space(hub
     assert hub.created("ada")["environment"]["PYTHONNOUSERSITE"] == "1"
 
 
+async def test_scratch_space_has_the_places_and_sizes_that_are_set(hub: Hub) -> None:
+    """Also for one profile: a size of None takes a place away."""
+    override = {"scratch": {"/tmp": 5 * 1024**3, "/run": None}}
+    hub.configure(
+        scratch={"/tmp": 1024**3, "/run": 0, "/opt/cache": 4096},
+        profile_list=[{"display_name": "Plain"}, {"display_name": "Big", "spawner_override": override}],
+    )
+    await hub.start("ada")
+    tmpfs = hub.created("ada")["host_config"]["Tmpfs"]
+    assert set(tmpfs) == {"/tmp", "/run", "/opt/cache"}
+    assert tmpfs["/tmp"] == "rw,exec,nosuid,nodev,mode=1777,size=1073741824"
+    assert tmpfs["/run"] == "rw,noexec,nosuid,nodev,mode=1777"
+    await hub.start("eva", {"profile": "big"})
+    tmpfs = hub.created("eva")["host_config"]["Tmpfs"]
+    assert set(tmpfs) == {"/tmp", "/opt/cache"}
+    assert tmpfs["/tmp"].endswith(",size=5368709120")
+
+
 async def test_a_mutable_container_is_dockerspawners_own(hub: Hub) -> None:
     hub.configure(immutable=False)
     await hub.start("ada")

@@ -33,6 +33,7 @@ DEFAULTS = {
     "max_queued_builds": 50,
     "failure_ttl": 600,
     "immutable": True,
+    "scratch": {"/tmp": 0, "/var/tmp": 0, "/run": 64 * 1024**2},
     "db_url": "sqlite:///prebuilt_spawner.sqlite",
     "cache_dir": "prebuilt_spawner_cache",
     "max_cache_bytes": 20 * 1024**3,
@@ -75,6 +76,11 @@ def test_every_setting_says_what_its_default_means(name: str) -> None:
         ("failure_ttl", -1, "failure_ttl"),
         ("max_cache_bytes", -1, "max_cache_bytes"),
         ("min_free_bytes", -1, "min_free_bytes"),
+        ("scratch", {"tmp": 0}, "absolute path"),
+        ("scratch", {"/": 0}, "absolute path"),
+        ("scratch", {"/a:b": 0}, "character"),
+        ("scratch", {"/tmp": "1g"}, "number of bytes"),
+        ("scratch", {"/tmp": -1}, "number of bytes"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_refused_when_it_is_read(name: str, value: object, word: str) -> None:
