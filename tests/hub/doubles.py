@@ -16,6 +16,7 @@ from unittest import mock
 
 import aiohttp
 import requests
+import traitlets.log
 from aiohttp import web
 from docker.errors import APIError, NotFound
 from docker.types import HostConfig
@@ -422,6 +423,8 @@ async def run_hub(*, base_class: type = PrebuiltSpawner, settings: Mapping[str, 
     )
     JupyterHub.clear_instance()
     TestedHub.clear_instance()
+    # Of a process without an application, as in a test of the command before this, traitlets keeps a logger of its own.
+    traitlets.log._logger = None
     (hub_port,) = free_ports(1)
     config = Config()
     config.JupyterHub.spawner_class = spawner_class
