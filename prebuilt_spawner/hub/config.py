@@ -189,7 +189,7 @@ class PrebuiltConfig(LoggingConfigurable):
         True,
         help="""
         Whether the container's root filesystem is read-only, with scratch space in memory (see `scratch`), packages of
-        the home switched off, and pip, uv and conda saying how to ask for a package.
+        the home switched off, and a notice for pip (not in virtual environments) that says how to ask for a package.
 
         Default: True, an environment stays what it is. False lets users change their container; what they change
         outside the home is lost with it. `extra_host_config` and `environment` win over what this sets. It is one
@@ -202,10 +202,10 @@ class PrebuiltConfig(LoggingConfigurable):
         help="""
         Where an immutable container has scratch space in memory: bytes by folder, 0 for the engine's own bound, which
         is half of the machine's memory. What lies there counts toward the container's memory limit and is gone when the
-        server stops; users' temporary environments are made in /tmp.
+        server stops.
 
         Default: `{"/tmp": 0, "/var/tmp": 0, "/run": 67108864}`. Without a memory limit a user can fill the machine's
-        memory from there. Bounds that are too small make programs and temporary environments fail for want of room.
+        memory from there. Bounds that are too small make programs fail for want of room.
         """,
     ).tag(config=True)
 
