@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from .engine_worlds import REQUIRED, TEST_BASE, DockerWorld, EngineWorld, MemoryWorld
+
+
+@pytest.fixture(params=["memory", "file"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database in memory, and one in a file."""
+    return "sqlite://" if request.param == "memory" else f"sqlite:///{tmp_path / 'ledger.sqlite'}"
 
 
 @pytest.fixture

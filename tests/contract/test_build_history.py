@@ -42,10 +42,9 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "file"])
-async def history(request, tmp_path: Path, clock: Clock) -> AsyncIterator[BuildHistory]:
-    url = "sqlite://" if request.param == "memory" else f"sqlite:///{tmp_path / 'ledger.sqlite'}"
-    ledger = SqlLedger(url, now=clock)
+@pytest.fixture
+async def history(ledger_url: str, clock: Clock) -> AsyncIterator[BuildHistory]:
+    ledger = SqlLedger(ledger_url, now=clock)
     yield ledger
     await ledger.close()
 

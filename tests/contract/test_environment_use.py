@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 
@@ -26,10 +25,9 @@ class Clock:
         return self.time
 
 
-@pytest.fixture(params=["memory", "file"])
-async def ledger(request, tmp_path: Path) -> AsyncIterator[SqlLedger]:
-    url = "sqlite://" if request.param == "memory" else f"sqlite:///{tmp_path / 'ledger.sqlite'}"
-    ledger = SqlLedger(url, now=Clock())
+@pytest.fixture
+async def ledger(ledger_url: str) -> AsyncIterator[SqlLedger]:
+    ledger = SqlLedger(ledger_url, now=Clock())
     yield ledger
     await ledger.close()
 

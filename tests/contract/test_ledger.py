@@ -67,10 +67,9 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "file"])
-async def ledger(request, tmp_path: Path, clock: Clock) -> AsyncIterator[SqlLedger]:
-    url = "sqlite://" if request.param == "memory" else f"sqlite:///{tmp_path / 'ledger.sqlite'}"
-    ledger = SqlLedger(url, now=clock)
+@pytest.fixture
+async def ledger(ledger_url: str, clock: Clock) -> AsyncIterator[SqlLedger]:
+    ledger = SqlLedger(ledger_url, now=clock)
     yield ledger
     await ledger.close()
 

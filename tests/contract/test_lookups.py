@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -14,10 +13,9 @@ from prebuilt_spawner.environment.lock import Lock, LockedWheel
 from prebuilt_spawner.ledger import SqlLedger, lookup_queries
 
 
-@pytest.fixture(params=["memory", "file"])
-async def ledger(request, tmp_path: Path) -> AsyncIterator[SqlLedger]:
-    url = "sqlite://" if request.param == "memory" else f"sqlite:///{tmp_path / 'ledger.sqlite'}"
-    ledger = SqlLedger(url)
+@pytest.fixture
+async def ledger(ledger_url: str) -> AsyncIterator[SqlLedger]:
+    ledger = SqlLedger(ledger_url)
     yield ledger
     await ledger.close()
 
