@@ -8,14 +8,14 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from ..build.preview import duration, in_words
+from ..build.preview import in_words
 from ..environment.options import without_refresh
 from ..environment.pasted import rules_for_page
 from .entries import Entries, Reason, entries_from_options, entries_from_query, just_posted, note_posted
 from .offers import Offers, chooser_for, fitting, offers_for
+from .rendering import html_of
 
 if TYPE_CHECKING:
     from .mixin import PrebuiltMixin
@@ -86,22 +86,19 @@ def render(
         if reason.about not in offers.fields:
             reason = replace(reason, about="")
     chosen = entries.profile or next((offer.profile.slug for offer in offers.profiles), "")
-    return (
-        _templates()
-        .get_template("form.html")
-        .render(
-            offers=offers,
-            chosen=chosen,
-            entries=entries,
-            reason=reason,
-            left_out=left_out,
-            is_link=is_link,
-            some_extras=[offer.profile.display_name for offer in offers.profiles if offer.extras],
-            all_extras=all(offer.extras for offer in offers.profiles),
-            data=_data(offers, entries, reason),
-            css=_asset("form.css"),
-            scripts=[_asset("packages.js"), _asset("form.js")],
-        )
+    return html_of(
+        "form.html",
+        offers=offers,
+        chosen=chosen,
+        entries=entries,
+        reason=reason,
+        left_out=left_out,
+        is_link=is_link,
+        some_extras=[offer.profile.display_name for offer in offers.profiles if offer.extras],
+        all_extras=all(offer.extras for offer in offers.profiles),
+        data=_data(offers, entries, reason),
+        css=_asset("form.css"),
+        scripts=[_asset("packages.js"), _asset("form.js")],
     )
 
 
@@ -118,15 +115,6 @@ def _data(offers: Offers, entries: Entries, reason: Reason | None) -> dict[str, 
         "extras": [offer.profile.slug for offer in offers.profiles if offer.extras],
         "reason": asdict(reason) if reason and reason.about == "packages" else None,
     }
-
-
-@cache
-def _templates() -> Environment:
-    templates = Environment(
-        loader=PackageLoader("prebuilt_spawner.hub"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    templates.filters["duration"] = duration
-    return templates
 
 
 @cache

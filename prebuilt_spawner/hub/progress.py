@@ -12,11 +12,10 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TypedDict
 
-from jinja2 import Environment, PackageLoader
-
 from ..build.events import BuildEvent, Phase, counts_on
 from ..build.output import OutputLines, plain
 from .bar import STARTING_PERCENT, Bar
+from .rendering import html_of
 
 __all__ = ["BATCH_INTERVAL_SECONDS", "STARTING_PERCENT", "ProgressBuffer", "ProgressEvent"]
 
@@ -33,10 +32,6 @@ _TICK_SECONDS = 1.0
 _OUTPUT_CHARACTERS = 65_536  # more than the tail can show is not looked at
 
 _BEFORE_THE_FIRST = BuildEvent(phase=Phase.WAITING, message="Preparing the environment")
-
-_templates = Environment(
-    loader=PackageLoader("prebuilt_spawner.hub"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-)
 
 
 class ProgressEvent(TypedDict):
@@ -200,9 +195,9 @@ def _spoken(remaining_seconds: float) -> str:
 @lru_cache(maxsize=256)
 def _html(step: int, message: str, lines: tuple[str, ...], summary: str) -> str:
     """One rendering for all who watch the same."""
-    return _templates.get_template("progress.html").render(step=step, message=message, lines=lines, summary=summary)
+    return html_of("progress.html", step=step, message=message, lines=lines, summary=summary)
 
 
 def _with_script(event: ProgressEvent) -> ProgressEvent:
-    script = _templates.get_template("progress_script.html").render()
+    script = html_of("progress_script.html")
     return {**event, "html_message": f"{event['html_message']}\n{script}"}

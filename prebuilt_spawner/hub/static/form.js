@@ -203,25 +203,29 @@
   const image = document.getElementById("prebuilt-image");
   const chosen = (name) => new FormData(form).get(name) ?? "";
 
-  const wishes = (packages) => [...new Set(reader.entries(packages).map(canonical))].sort().join("\n");
+  const wishes = (list) => [...new Set(list.map(canonical))].sort().join("\n");
+  const withWishes = (entered) => ({ ...entered, wishes: wishes(reader.entries(entered.packages)) });
+  const now = withWishes(data.now);
+  const known = data.known.map(withWishes);
 
   const foresee = () => {
     const profile = chosen("profile") || data.default;
     const takesPackages = Boolean(text) && (!data.default || data.extras.includes(profile));
     if (text) text.disabled = typing.disabled = !takesPackages;
     const typed = takesPackages ? `${text.value}\n${typing.value}` : "";
-    const packages = wishes(typed);
-    const matches = (known) =>
-      (known.profile || data.default) === profile &&
-      (!image || (known.image || data.image) === image.value) &&
-      wishes(known.packages) === packages;
+    const wanted = reader.entries(typed);
+    const packages = wishes(wanted);
+    const matches = (entered) =>
+      (entered.profile || data.default) === profile &&
+      (!image || (entered.image || data.image) === image.value) &&
+      entered.wishes === packages;
     const refresh = Boolean(chosen("refresh"));
     let words = "A list that is new here is built first; the next page says how long that takes.";
-    if (matches(data.now) && data.now.refresh === refresh) words = data.now.outlook;
-    else if (takesPackages && (reader.refusal(typed) || reader.entries(typed).some((entry) => entry.mistake)))
+    if (matches(now) && now.refresh === refresh) words = now.outlook;
+    else if (takesPackages && (reader.refusal(typed) || wanted.some((entry) => entry.mistake)))
       words = "Cannot work as it is; the reason is above.";
     else if (refresh) words = "Newer versions are looked for, and built first if there are any.";
-    else words = data.known.find(matches)?.outlook ?? words;
+    else words = known.find(matches)?.outlook ?? words;
     if (outlook.textContent !== words) outlook.textContent = words;
   };
 
@@ -238,14 +242,14 @@
   for (const link of document.querySelectorAll(".prebuilt-spawner a[data-known]")) {
     link.addEventListener("click", (event) => {
       event.preventDefault();
-      const known = data.known[Number(link.dataset.known)];
+      const picked = data.known[Number(link.dataset.known)];
       for (const radio of form.querySelectorAll('input[name="profile"]')) {
-        if (radio.type === "radio") radio.checked = radio.value === (known.profile || data.default);
+        if (radio.type === "radio") radio.checked = radio.value === (picked.profile || data.default);
       }
-      if (image) image.value = known.image || data.image;
+      if (image) image.value = picked.image || data.image;
       if (text) {
         typing.value = "";
-        text.value = known.packages;
+        text.value = picked.packages;
         entries = reader.entries(text.value);
         draw();
       }
