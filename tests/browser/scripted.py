@@ -62,7 +62,7 @@ def counting() -> Iterator[BuildEvent]:
 def failing() -> Iterator[BuildEvent]:
     """A build that fails after it has said something."""
     yield BuildEvent(phase=Phase.RESOLVING, message="Choosing package versions")
-    time.sleep(2)
+    time.sleep(4)  # so that the pending page is there before, also on a busy machine
     yield BuildEvent(phase=Phase.RESOLVING, output=f"no solution for {SCRIPT}\n")
 
 
