@@ -17,7 +17,8 @@ Each says what happened, why, and what to do::
         │   └── LayersGone                 layers that an image was to be stacked on are not there any more
         ├── BaseImageUnavailable           the base image is absent and cannot be pulled, or cannot be used
         ├── IndexUnavailable               the package index cannot be reached, or answers nonsense
-        └── StorageFailure                 a disk is full, or cannot be written
+        ├── StorageFailure                 a disk is full, or cannot be written
+        └── ServerEnded                    the container was started, and ended before its server answered
 """
 
 from __future__ import annotations
@@ -154,3 +155,9 @@ class StorageFailure(SurroundingsError):
     """A disk of the hub or of the engine is full, or cannot be written."""
 
     reason = "storage"
+
+
+class ServerEnded(SurroundingsError):
+    """The container was started, and ended before its server answered."""
+
+    reason = "server"

@@ -26,6 +26,7 @@ from ..errors import (
     PrebuiltError,
     QueueFull,
     RequestError,
+    ServerEnded,
     StorageFailure,
     SurroundingsError,
     UnbuildableEnvironment,
@@ -80,6 +81,7 @@ class Kind(str, Enum):
     ENGINE_UNREACHABLE = "engine-unreachable"
     ENGINE = "engine"
     BASE = "base"
+    SERVER = "server"
     SURROUNDINGS = "surroundings"
     INTERNAL = "internal"
 
@@ -111,6 +113,7 @@ _ERRORS: Mapping[Kind, type[PrebuiltError]] = {
     Kind.ENGINE_UNREACHABLE: EngineUnavailable,
     Kind.ENGINE: EngineFailure,
     Kind.BASE: BaseImageUnavailable,
+    Kind.SERVER: ServerEnded,
     Kind.SURROUNDINGS: SurroundingsError,
     Kind.INTERNAL: PrebuiltError,
 }

@@ -189,7 +189,7 @@ class PrebuiltConfig(LoggingConfigurable):
         True,
         help="""
         Whether the container's root filesystem is read-only, with scratch space in memory (see `scratch`), packages of
-        the home switched off, and a notice for pip (not in virtual environments) that says how to ask for a package.
+        the home switched off, and advice where pip, uv or conda would install into the image.
 
         Default: True, an environment stays what it is. False lets users change their container; what they change
         outside the home is lost with it. `extra_host_config` and `environment` win over what this sets. It is one

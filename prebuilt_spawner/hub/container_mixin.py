@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from docker.errors import NotFound
-from jupyterhub.utils import maybe_future
+from jupyterhub.utils import fmt_ip_url, maybe_future
 from tornado import web
 
 from ..build.provider import Environment
 from ..environment.reference import is_in_repository, parse_reference
 from ..environment.root import starts_as_root
-from ..errors import EngineFailure, SurroundingsError
+from ..errors import EngineFailure, ServerEnded, SurroundingsError
 from ..image.names import DIGEST_LABEL
-from . import container, home
+from . import container, early_end, home
 from .choice import Choice
 from .config import PrebuiltConfig
 from .hub_wide import HubWideSettings
@@ -98,9 +98,9 @@ class ContainerMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # d
     def _is_ours(self, found: Mapping[str, Any]) -> bool:
         return container.labels_of(found).get(container.CONTAINER_LABEL) == f"{self.user.name}/{self.name}"
 
-    async def _clear_the_way(self, environment: Environment, choice: Choice) -> None:
-        """Remove a container of ours that was made from another image or for another profile, and one that would run a
-        user's packages as root, from before the settings were changed.
+    async def _clear_the_way(self, environment: Environment, choice: Choice, *, host_config: Mapping[str, Any]) -> None:
+        """Remove a container of ours that was made from another image, for another profile or with other scratch space,
+        and one that would run a user's packages as root, from before the settings were changed.
 
         Raises:
             SurroundingsError: The container that has our name is not ours.
@@ -115,8 +115,11 @@ class ContainerMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # d
                 "Tell your administrator."
             )
         same_profile = container.labels_of(found).get(container.PROFILE_LABEL) == choice.slug
+        scratch = home.tmpfs_by_target(self._render_templates(host_config.get("tmpfs") or {}))
+        same_scratch = (found["HostConfig"].get("Tmpfs") or {}) == scratch
         as_root = choice.adds_packages and starts_as_root(found["Config"].get("User"), environment.probe)
-        if found["Config"]["Image"] == environment.image and same_profile and not self.remove and not as_root:
+        as_before = found["Config"]["Image"] == environment.image and same_profile and same_scratch
+        if as_before and not self.remove and not as_root:
             return
         self.log.info("Removing the container %s, to make it anew", self.object_name)
         if found["State"]["Running"]:
@@ -124,6 +127,40 @@ class ContainerMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # d
         if not await remove_container(self.docker, self.object_id):
             raise EngineFailure("Your former container is still being removed. Try again in a few minutes.")
         self.object_id = ""
+
+    async def _start_watched(self, choice: Choice) -> Any:
+        """Start the container as DockerSpawner does, and see whether its server answers.
+
+        Raises:
+            ServerEnded: The container ended first.
+        """
+        try:
+            address = await super().start()
+        except RuntimeError:
+            # The engine knows no port of a container that has ended.
+            if self.object_id and await self._has_ended():
+                raise await self._server_ended(choice) from None
+            raise
+        if self.internal_ssl or not isinstance(address, tuple):
+            return address  # JupyterHub alone knows how to ask it
+        host, port = address
+        if await early_end.ended(f"http://{fmt_ip_url(host)}:{port}{self.server.base_url}api", self._has_ended):
+            raise await self._server_ended(choice)
+        return address
+
+    async def _has_ended(self) -> bool:
+        found = await self.get_object()
+        return found is None or not found["State"]["Running"]
+
+    async def _server_ended(self, choice: Choice) -> ServerEnded:
+        found = await self.get_object()
+        printed: bytes = b"" if found is None else await self.docker("logs", self.object_id, tail=early_end.LOG_LINES)
+        return early_end.server_ended(
+            log=printed.decode(errors="replace"),
+            status=None if found is None else found["State"]["ExitCode"],
+            immutable=self._hub_wide.immutable,
+            own_packages=choice.adds_packages,
+        )
 
     def container_user(self, create_kwargs: Mapping[str, Any]) -> str:
         """As whom a container starts that is created with these `extra_create_kwargs`; "" for the image's user."""

@@ -274,11 +274,11 @@ class PrebuiltMixin(ContainerMixin):
                     if choice.adds_packages:
                         # What a hook changed, and a callable says now, counts.
                         refuse_root(self.container_user(create_kwargs), environment.probe, variables=self.get_env())
-                    await self._clear_the_way(environment, choice)
-                    self._overrides.apply({"image": environment.image})
                     host_config = await self._host_config(environment)
+                    await self._clear_the_way(environment, choice, host_config=host_config)
+                    self._overrides.apply({"image": environment.image})
                     with self._container_settings(create_kwargs, host_config):
-                        address = await super().start()
+                        address = await self._start_watched(choice)
             finally:
                 self._starting = None
         self._failed_attempts.forget(self.user, self.name)

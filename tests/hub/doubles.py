@@ -163,6 +163,8 @@ class FakeDocker:
         pulled: What was pulled.
         removed: Name and `v` of each container that was removed.
         down: Whether the engine cannot be reached.
+        last_words: What a container prints before it ends as soon as it is started; None where it does not.
+        has_no_port_of_the_dead: Whether a container ends before it is asked for its port.
     """
 
     base_url = "http+docker://localhost"
@@ -175,6 +177,8 @@ class FakeDocker:
         self.removed: list[tuple[str, bool]] = []
         self.stopped: list[str] = []
         self.down = False
+        self.last_words: str | None = None
+        self.has_no_port_of_the_dead = False
         self.port_number = 0
         self._numbers = itertools.count(1)
 
@@ -182,6 +186,7 @@ class FakeDocker:
         self.containers[name] = {
             "Id": f"{next(self._numbers):064x}",
             "Config": {"Image": image, "Labels": dict(labels or {}), "Env": []},
+            "HostConfig": {},
             "State": {"Running": running, "ExitCode": 0, "Error": "", "FinishedAt": ""},
         }
 
@@ -206,12 +211,18 @@ class FakeDocker:
         if name in self.containers:
             raise _api_error(APIError, 409, f"Conflict. The container name {name} is already in use")
         self.add(name, image=image, labels=kwargs.get("labels"))
-        self.containers[name]["created"] = kwargs
+        self.containers[name].update(created=kwargs, HostConfig=kwargs["host_config"])
         self.containers[name]["Config"]["Env"] = [f"{key}={value}" for key, value in kwargs["environment"].items()]
         return self.containers[name]
 
     def start(self, container: str) -> None:
-        self._find(container)[1]["State"]["Running"] = True
+        self._find(container)[1]["State"].update(
+            Running=self.last_words is None, ExitCode=int(self.last_words is not None)
+        )
+
+    def logs(self, container: str, tail: int) -> bytes:
+        self._find(container)
+        return "\n".join((self.last_words or "").splitlines()[-tail:]).encode()
 
     def stop(self, container: str) -> None:
         name, found = self._find(container)
@@ -225,7 +236,9 @@ class FakeDocker:
         self.removed.append((name, v))
         del self.containers[name]
 
-    def port(self, container: str, port: int) -> list[dict[str, str]]:
+    def port(self, container: str, port: int) -> list[dict[str, str]] | None:
+        if not self._find(container)[1]["State"]["Running"] and self.has_no_port_of_the_dead:
+            return None
         return [{"HostIp": "127.0.0.1", "HostPort": str(self.port_number)}]
 
     def pull(self, repository: str, tag: str) -> None:

@@ -10,6 +10,7 @@ from docker.errors import NotFound
 
 from prebuilt_spawner.hub.container import CONTAINER_LABEL, PROFILE_LABEL
 
+from ..ports import free_ports
 from .doubles import HOME, REPOSITORY, Hub
 
 LABEL = "prebuilt_spawner.container"
@@ -305,3 +306,82 @@ async def test_servers_cannot_be_renamed(hub: Hub) -> None:
     answer = await hub.call("PATCH", "/users/ada/servers/lab", {"name": "other"})
     assert answer.status == 400
     assert "renamed" in answer.message
+
+
+@pytest.mark.parametrize(
+    ("immutable", "options", "last_words", "to_the_user", "to_the_log"),
+    [
+        (True, {}, "mkdir: cannot create /opt/x: Read-only file system", "nothing can be written", "immutable = False"),
+        (
+            True,
+            {"packages": ["six"]},
+            "OSError: [Errno 30] Read-only file system: '/srv'",
+            "nothing can be written",
+            "/srv",
+        ),
+        (False, {}, "OSError: [Errno 30] Read-only file system: '/mnt'", "Tell your administrator", "/mnt"),
+        (True, {"packages": ["six"]}, "ImportError: broken", "Remove the packages that you added", "ImportError"),
+        (True, {}, "ImportError: broken", "Tell your administrator", "ImportError: broken"),
+        (True, {}, "", "Tell your administrator", "status 1"),
+    ],
+)
+async def test_a_server_that_ends_as_it_starts_is_reported_at_once(
+    hub: Hub,
+    caplog: pytest.LogCaptureFixture,
+    immutable: bool,
+    options: dict[str, Any],
+    last_words: str,
+    to_the_user: str,
+    to_the_log: str,
+) -> None:
+    """And not when `http_timeout` is over: the user is told what to do, the log has what the container printed last.
+    The next start is as good as any."""
+    hub.configure(immutable=immutable, http_timeout=300, start_timeout=300)
+    answering = hub.docker.port_number
+    (hub.docker.port_number,) = free_ports(1)
+    hub.docker.last_words = last_words
+    answer = await hub.start("ada", options)
+    assert answer.status == 503
+    assert answer.message.startswith("Your server ended as soon as it started")
+    assert to_the_user in answer.message
+    assert "OSError" not in answer.message
+    assert to_the_log in caplog.text
+    hub.docker.last_words, hub.docker.port_number = None, answering
+    assert (await hub.start("ada")).status == 201
+
+
+async def test_a_server_that_ends_before_its_port_is_known_is_reported_as_well(hub: Hub) -> None:
+    hub.docker.last_words, hub.docker.has_no_port_of_the_dead = "ImportError: broken", True
+    answer = await hub.start("ada")
+    assert (answer.status, "ended as soon as it started" in answer.message) == (503, True)
+
+
+async def test_a_container_is_made_anew_with_other_scratch_space(hub: Hub) -> None:
+    """And started again where only the order of the settings is another."""
+    scratch = {"/tmp": 0, "/srv/state": 1 << 20}
+    hub.configure(scratch=scratch)
+    await hub.start("ada")
+    first = hub.container("ada")["Id"]
+    await hub.stop("ada")
+    hub.configure(scratch=dict(reversed(scratch.items())))
+    await hub.start("ada")
+    assert hub.container("ada")["Id"] == first
+    await hub.stop("ada")
+    hub.configure(scratch={**scratch, "/srv/state": 2 << 20})
+    await hub.start("ada")
+    assert hub.container("ada")["Id"] != first
+
+
+async def test_a_container_that_is_removed_as_it_starts_is_reported_too(hub: Hub) -> None:
+    """By somebody else, or by the engine."""
+    (hub.docker.port_number,) = free_ports(1)
+    port = hub.docker.port
+
+    def last_seen(*args: Any) -> Any:
+        found = port(*args)
+        hub.docker.containers.clear()
+        return found
+
+    hub.docker.port = last_seen  # type: ignore[method-assign]
+    answer = await hub.start("ada")
+    assert (answer.status, "ended as soon as it started" in answer.message) == (503, True)
