@@ -12,7 +12,7 @@ from typing import Any
 from ..environment.base import BaseProbe, CondaPackage, FolderEntry, InstalledDistribution, InstallScheme
 from .cache_folder import make_folder
 
-PROBE_VERSION = 3
+PROBE_VERSION = 4
 """Counts up when the script reports something else, so that kept probes are made again."""
 
 

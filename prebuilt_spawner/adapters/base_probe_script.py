@@ -330,7 +330,7 @@ def report() -> dict[str, Any]:
     """What `BaseProbe` holds, as JSON values."""
     scheme = _scheme()
     stdlib = os.path.realpath(sysconfig.get_path("stdlib"))
-    folders, links, present = _walked(scheme, [stdlib, "/usr/local/share/prebuilt-spawner"])
+    folders, links, present = _walked(scheme, [stdlib, "/usr/local/share/prebuilt-spawner", "/etc/profile.d"])
     path = _search_path()
     real = _RealPaths()
     distributions, copies = _distributions(path, scheme["scripts"], real)

@@ -24,6 +24,7 @@ from ..image.fragment import Fragment
 from ..image.layer import LAYOUT_VERSION, ImagePlan
 from ..image.names import BASE_DIGEST_LABEL, DIGEST_LABEL, PACKAGES_LABEL, VERSION_LABEL
 from ..image.plan import Contents, contents
+from ..image.session import session_environment
 from ..image.stacking import Stack, StackedLayer
 from .events import BuildEvent, Phase, Report
 from .interface import DerivedImage, Engine, Ledger, WheelStore
@@ -184,7 +185,7 @@ class Provider:
             plan = await asyncio.to_thread(
                 what.plan,
                 labels=_labels(environment),
-                environment={"PYTHONNOUSERSITE": "1"} if self._immutable else {},
+                environment=session_environment(environment.base) if self._immutable else {},
                 digest=environment.digest,
                 below=below,
                 popularity=await self._ledger.popularity([wheel.sha256 for wheel in wheels]),

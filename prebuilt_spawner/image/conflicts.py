@@ -11,12 +11,15 @@ from ..environment.base import BaseProbe
 from ..errors import UnbuildableEnvironment
 from .emptied import source_of
 from .fragment import Fragment, FragmentFile
+from .names import SHARE_FOLDER
 from .paths import in_image, look, parents, site_folders
 from .replacement import Replacement
 from .shadows import ProtectedModules, module_of
 from .wheel import printable
 
 _EXECUTABLE = 0o111
+_OWN_FOLDER = f"{in_image(SHARE_FOLDER)}/"
+"""Programs in it come before all others."""
 
 
 def check_conflicts(
@@ -128,7 +131,7 @@ class _Check:
 
     def _check_base(self, name: str, path: str) -> None:
         absolute = f"/{path}"
-        if path in self._own_paths:
+        if path in self._own_paths or path.startswith(_OWN_FOLDER):
             _refuse(name, path, "a place that is kept for notes about the image")
         if (absolute in self._probe.folders or absolute in self._probe.links) and not self._replaced.removes(path):
             _refuse(name, path, "the place of a folder of the base image")

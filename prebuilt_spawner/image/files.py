@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import posixpath
 import shlex
 
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock, to_pylock
 from .names import SHARE_FOLDER
 from .paths import in_image
-
-_MANAGED_ERROR = """\
-Packages cannot be installed in a running server here: all servers of this environment share one image.
-To add a package, open the Hub Control Panel (in JupyterLab: the menu "File"), stop this server,
-start it again, and add the package to the list on the form."""
+from .session import session_files
 
 _DOCKERFILE = """\
 # Makes this environment without prebuilt-spawner:
@@ -40,8 +35,7 @@ def own_files(*, base: BaseImage, lock: Lock, probe: BaseProbe, immutable: bool,
         base: What the image stands on.
         lock: What it installs.
         probe: What is in the base.
-        immutable: Whether to leave a notice that keeps pip and uv from installing into the image (PEP 668). They
-            do not read it in a virtual environment, so that none is left there.
+        immutable: Whether to bring advice for those who would install into the image, and a way to try packages.
         version: Of this package.
     """
     share = in_image(SHARE_FOLDER)
@@ -51,9 +45,7 @@ def own_files(*, base: BaseImage, lock: Lock, probe: BaseProbe, immutable: bool,
             base=base, lock=lock, probe=probe, immutable=immutable, version=version
         ).encode(),
     }
-    if immutable and not probe.virtual:
-        files[in_image(posixpath.join(probe.stdlib, "EXTERNALLY-MANAGED"))] = externally_managed().encode()
-    return files
+    return files | (session_files(base, probe, installed=lock.pins) if immutable else {})
 
 
 def dockerfile(*, base: BaseImage, lock: Lock, probe: BaseProbe, immutable: bool, version: str) -> str:
@@ -71,11 +63,6 @@ def dockerfile(*, base: BaseImage, lock: Lock, probe: BaseProbe, immutable: bool
         # As the base's configuration says it, name or number. An image that says nothing runs as root.
         user=base.config.get("User") or "root",
     )
-
-
-def externally_managed() -> str:
-    """PEP 668's notice; lines of a value after the first are indented."""
-    return "[externally-managed]\nError=" + _MANAGED_ERROR.replace("\n", "\n ") + "\n"
 
 
 def _install_commands(probe: BaseProbe) -> list[str]:

@@ -12,7 +12,7 @@ from ..environment.base import BaseImage
 SOURCE_DATE_EPOCH = 315532800
 """The one time that everything of ours in an image has, in seconds: 1980-01-01, the first that zip archives know."""
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Changes whenever the same wheels would give other files than before, in content, place or mode."""
 
 

@@ -23,6 +23,7 @@ MAX_LAYERS = 120
 """Of the whole image, base included. overlay2 stops at about 125."""
 
 _FILE_MODE = 0o644
+_PROGRAM_MODE = 0o755
 _NEW_FOLDER = FolderEntry(mode=0o755, uid=0, gid=0)
 _OTHER_LAYERS = 3
 """Whiteouts, light wheels, our own files."""
@@ -235,10 +236,14 @@ def _folder_entries(folders: Iterable[str], present: Mapping[str, FolderEntry]) 
 
 def _small_files(files: Mapping[str, bytes]) -> tuple[bytes, ...]:
     entries = [
-        tar_header(path, size_bytes=len(content), mode=_FILE_MODE, kind="file") + content + padding(len(content))
+        tar_header(path, size_bytes=len(content), mode=_mode(content), kind="file") + content + padding(len(content))
         for path, content in sorted(files.items())
     ]
     return (b"".join(entries),) if entries else ()
+
+
+def _mode(content: bytes) -> int:
+    return _PROGRAM_MODE if content.startswith(b"#!") else _FILE_MODE
 
 
 def _coalesced(ranges: Iterable[FileRange]) -> list[FileRange]:

@@ -10,6 +10,7 @@ import pytest
 
 from ..index_server import IndexServer
 from .hub import Hub, changed_base
+from .programs import INSTALLED_FILES
 
 
 @pytest.fixture
@@ -31,8 +32,8 @@ def _resolves(hub: Hub) -> int:
 
 
 def test_locks_are_kept_and_refreshed_per_user(make_hub, index: IndexServer, client: docker.APIClient, tmp_path):
-    """Two users keep 1.0 through a restart without images and caches though 1.1 is out; the one that refreshes has
-    1.1 from then on, the other does not."""
+    """Two users keep 1.0, file by file, through a restart without images and caches though 1.1 is out; the one that
+    refreshes has 1.1 from then on, the other does not."""
     index.add_wheel("demo-pkg", "1.0", files=_module("1.0"))
     hub: Hub = make_hub(settings=_settings(index), cache_dir=tmp_path / "cache")
     hub.start()
@@ -42,6 +43,8 @@ def test_locks_are_kept_and_refreshed_per_user(make_hub, index: IndexServer, cli
         assert hub.start_server(user, options).ready
     first = hub.tag(a)
     assert hub.tag(b) == first
+    before = hub.python(a, INSTALLED_FILES)
+    assert "demo-pkg==1.0" in before
     for user in (a, b):
         hub.stop_server(user)
         client.remove_container(hub.container(user)["Id"])
@@ -54,6 +57,7 @@ def test_locks_are_kept_and_refreshed_per_user(make_hub, index: IndexServer, cli
     for user in (a, b):
         assert hub.start_server(user, options).ready
         assert (hub.version_in(user, "demo-pkg"), hub.tag(user)) == ("1.0", first)
+        assert hub.python(user, INSTALLED_FILES) == before
         hub.stop_server(user)
 
     assert hub.start_server(a, {**options, "refresh": True}).ready

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from prebuilt_spawner.image.files import externally_managed
+from prebuilt_spawner.image.session import externally_managed
 
 from .conftest import KINDS
 from .images import Images
@@ -198,9 +198,25 @@ ALLOWED = [
         holds=_is_launcher,
     ),
     Allowed(
-        reason="the image says what it is made of",
-        path=r"/usr/local/share/prebuilt-spawner(/pylock\.toml|/Dockerfile)?",
+        reason="the image says what it is made of, and what to do for other packages",
+        path=r"/usr/local/share/prebuilt-spawner(/(pylock\.toml|Dockerfile|notice\.txt|pip-advice|bin(/(prebuilt-try))?))?",
         aspects=frozenset({"only ours"}),
+    ),
+    Allowed(
+        reason="Python gives the advice where pip could only fail",
+        path=r"/.+/(site|dist)-packages/prebuilt_spawner_advice\.pth",
+        aspects=frozenset({"only ours"}),
+    ),
+    Allowed(
+        reason="a terminal has the image's own PATH",
+        path=r"/etc/profile\.d/prebuilt-spawner\.sh",
+        aspects=frozenset({"only ours"}),
+    ),
+    Allowed(
+        reason="conda gives the advice, itself and before it",
+        path=r"/opt/conda/conda-meta/frozen|/usr/local/share/prebuilt-spawner/bin/conda",
+        aspects=frozenset({"only ours"}),
+        kinds=("conda",),
     ),
     Allowed(
         reason="the image says how to ask for a package, in the place of the distribution's own words",

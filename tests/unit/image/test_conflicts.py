@@ -17,6 +17,7 @@ from .wheels import (
     SITE,
     Member,
     fragment_of,
+    installed,
     installed_wheel,
     layer_bytes,
     make_distribution,
@@ -224,6 +225,16 @@ def test_places_where_no_file_can_go(tmp_path: Path, files: dict[str, bytes], wo
     own_files = {"opt/env/lib/python3.11/EXTERNALLY-MANAGED": b""}
     with pytest.raises(UnbuildableEnvironment, match=rf"demo has a file .*{word}"):
         planned([fragment_of(tmp_path, "demo", files)], probe=probe, own_files=own_files)
+
+
+def test_no_wheel_puts_a_program_into_our_own_folder(tmp_path: Path) -> None:
+    """It comes first on PATH."""
+    probe = make_probe()
+    probe = replace(probe, scheme=replace(probe.scheme, data="/usr/local"))
+    files = {"demo-1.0.data/data/share/prebuilt-spawner/bin/ls": b""}
+    wheel = make_wheel(tmp_path, files, name="demo")
+    with pytest.raises(UnbuildableEnvironment, match=r"demo has a file .*notes about the image"):
+        planned([installed(wheel, tmp_path, scheme=probe.scheme)], probe=probe)
 
 
 def test_our_files_go_where_a_linked_folder_points() -> None:

@@ -1,7 +1,5 @@
 """Our own files in an image."""
 
-import configparser
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ from .wheels import make_base, make_distribution, make_lock, make_probe
 
 SHARE = "usr/local/share/prebuilt-spawner"
 NOTICE = "opt/env/lib/python3.11/EXTERNALLY-MANAGED"
+TRY = f"{SHARE}/bin/prebuilt-try"
 
 
 def own_files(**changes: Any) -> dict[str, bytes]:
@@ -20,24 +19,12 @@ def own_files(**changes: Any) -> dict[str, bytes]:
     return files.own_files(**{"base": make_base(), "immutable": True, "version": "1", **changes})
 
 
-def test_the_notice_is_there_where_it_is_read() -> None:
-    """PEP 668's file is left in immutable images, and not where the interpreter is a virtual environment's."""
-    probe = make_probe()
-    lock = make_lock("demo")
+def test_only_immutable_images_bring_files_for_sessions() -> None:
+    """The others have the lock and the Dockerfile, and nothing else of ours."""
     both = {f"{SHARE}/pylock.toml", f"{SHARE}/Dockerfile"}
-    assert own_files(lock=lock, probe=probe).keys() == both | {NOTICE}
-    assert own_files(lock=lock, probe=probe, immutable=False).keys() == both
-    assert own_files(lock=lock, probe=replace(probe, virtual=True)).keys() == both
-
-
-def test_the_notice_says_what_to_do_in_pips_format() -> None:
-    """pip reads it with `configparser` without interpolation, the way PEP 668 says, and prints `Error`."""
-    notice = own_files(lock=make_lock(), probe=make_probe())[NOTICE].decode()
-    parser = configparser.ConfigParser(interpolation=None)
-    parser.read_string(notice)
-    error = parser.get("externally-managed", "Error")
-    assert "Hub Control Panel" in error
-    assert "stop this server" in error
+    found = own_files(lock=make_lock("demo"), probe=make_probe())
+    assert own_files(lock=make_lock("demo"), probe=make_probe(), immutable=False).keys() == both
+    assert {NOTICE, TRY, f"{SHARE}/pip-advice", f"{SHARE}/notice.txt"} < found.keys()
 
 
 def test_the_lock_can_be_read_back() -> None:

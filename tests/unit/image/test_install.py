@@ -277,7 +277,7 @@ def test_the_layout_is_pinned(tmp_path: Path) -> None:
     When they have to change, `LAYOUT_VERSION` counts up: images that exist keep their names and their content.
     """
     wheel = make_wheel(tmp_path, FULL_WHEEL, entry_points=ENTRY_POINTS)
-    assert LAYOUT_VERSION == 2
+    assert LAYOUT_VERSION == 3
     assert hashlib.sha256(fragment_bytes(installed(wheel, tmp_path))).hexdigest() == (
         "7ea15c9dc240fbc4ff3fc58a101a37e789475b7b7ba67b94c035ff22ce9fa3ab"
     )
