@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import docker
 import pytest
 import requests
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import websocket_connect
 
 from ..crafted_wheels import build_wheel
 from .hub import ADMIN_TOKEN, Hub, changed_base
 from .programs import IN_A_KERNEL, INSTALLED_FILES
 
 ADVICE = ("Hub Control Panel", "stop this server", "start it again", "prebuilt-try")
-SHARE = "/usr/local/share/prebuilt-spawner"
+AUTHORIZED = {"Authorization": f"token {ADMIN_TOKEN}"}
 WHEEL = "/home/jovyan/demo_pkg-1.0-py3-none-any.whl"
 # Beside the virtual environment of the other tests.
 OTHER_BASES = {"system": "PREBUILT_SPAWNER_TEST_BASE_SYSTEM", "conda": "PREBUILT_SPAWNER_TEST_BASE_CONDA"}
@@ -83,20 +88,44 @@ class Session:
         """What code prints that is run in a kernel."""
         return self.python(IN_A_KERNEL.format(name=name, code=code))
 
+    def ask(self, method: str, path: str) -> Any:
+        """What the server answers through the proxy."""
+        url = f"{self.hub.url}/user/{self.user}/{path}"
+        answer = requests.request(method, url, headers=AUTHORIZED, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
     def kernels(self) -> dict[str, str]:
         """What JupyterLab's launcher shows, by the kernels' names."""
-        answer = requests.get(
-            f"{self.hub.url}/user/{self.user}/api/kernelspecs",
-            headers={"Authorization": f"token {ADMIN_TOKEN}"},
-            timeout=30,
-        )
-        answer.raise_for_status()
-        return {name: spec["spec"]["display_name"] for name, spec in answer.json()["kernelspecs"].items()}
+        specs = self.ask("GET", "api/kernelspecs")["kernelspecs"]
+        return {name: spec["spec"]["display_name"] for name, spec in specs.items()}
+
+    def in_terminal(self, line: str, until: str) -> str:
+        """What a new terminal of JupyterLab shows of a line that is typed into it, up to these words."""
+        name = self.ask("POST", "api/terminals")["name"]
+        url = f"{self.hub.url}/user/{self.user}/terminals/websocket/{name}".replace("http", "ws", 1)
+        return asyncio.run(asyncio.wait_for(_typed(HTTPRequest(url, headers=AUTHORIZED), line, until), 60))
 
     def bring_wheel(self) -> None:
         """Put a wheel into the home."""
         content = base64.b64encode(build_wheel("demo-pkg", "1.0")[1])
         self.python(f"import base64; open({WHEEL!r}, 'wb').write(base64.b64decode({content!r}))")
+
+
+async def _typed(terminal: HTTPRequest, line: str, until: str) -> str:
+    connection = await websocket_connect(terminal)
+    shown = ""
+    while until not in shown:
+        message = await connection.read_message()
+        assert message is not None, shown
+        kind, *rest = json.loads(message)
+        if kind == "setup":
+            await connection.write_message(json.dumps(["stdin", f"{line}\r"]))
+        shown += rest[0] if kind == "stdout" else ""
+    connection.close()
+    while await connection.read_message() is not None:
+        pass
+    return shown
 
 
 @pytest.fixture(scope="module", params=["venv", *OTHER_BASES])
@@ -114,7 +143,7 @@ def session(request: pytest.FixtureRequest, make_hub: Callable[..., Hub], base: 
 
 def test_nothing_changes_the_environment(session: Session) -> None:
     """No installer, no file operation and no way to be root changes a file of the interpreter or its packages; pip and
-    uv say what to do instead, also in a notebook and in a terminal's login shell."""
+    uv say what to do instead, also in a notebook and in a terminal. The server is healthy all the while."""
     before = session.python(INSTALLED_FILES)
     assert "six" in before
     site = session.python("import os, six; print(os.path.dirname(six.__file__))")
@@ -130,10 +159,10 @@ def test_nothing_changes_the_environment(session: Session) -> None:
     magic = session.in_kernel("python3", f"%pip install {WHEEL}")
     assert all(words in magic for words in ADVICE), magic
     assert "Traceback" not in magic, magic
-    status, output = session.hub.execute(session.user, "bash", "-lc", f"pip install {WHEEL}")
-    assert status != 0
-    assert all(words in output for words in ADVICE), output
+    shown = session.in_terminal(f"pip install {WHEEL}; echo status $?", until="status 1")
+    assert all(words in shown for words in ADVICE), shown
     assert session.python(INSTALLED_FILES) == before
+    assert session.hub.becomes_healthy(session.user)
 
 
 def test_conda_and_mamba_give_the_advice_too(session: Session) -> None:
