@@ -98,12 +98,15 @@ async def _gc(options: argparse.Namespace) -> int:
     settings = configuration.settings.for_runtime()
     _require_ledger(settings.db_url)
     ledger = SqlLedger(settings.db_url)
-    inventory = DockerInventory(repository=settings.repository, client_kwargs=settings.client_kwargs)
+    inventory = DockerInventory(
+        repository=settings.repository, registry=settings.registry, client_kwargs=settings.client_kwargs
+    )
     try:
         cleaned = await clean_up(
             inventory,
             ledger,
             repository=settings.repository,
+            registry=settings.registry,
             profiles=[*configuration.packages_without_locks(), *await _locked(configuration, ledger)],
             older_than=options.older_than,
             now=lambda: datetime.now(timezone.utc),

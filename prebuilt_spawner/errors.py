@@ -19,6 +19,9 @@ Each says what happened, why, and what to do::
         ├── IndexUnavailable               the package index cannot be reached, or answers nonsense
         ├── StorageFailure                 a disk is full, or cannot be written
         └── ServerEnded                    the container was started, and ended before its server answered
+        ├── RegistryUnavailable            the registry cannot be reached, or answers nonsense
+        ├── RegistryRefusal                the registry answered, and does not let this hub do it
+        └── StorageFailure                 a disk is full, or cannot be written
 """
 
 from __future__ import annotations
@@ -149,6 +152,18 @@ class IndexUnavailable(SurroundingsError):
     """A package index cannot be reached, or does not serve what it lists."""
 
     reason = "index"
+
+
+class RegistryUnavailable(SurroundingsError):
+    """The registry cannot be reached, takes too long, or answers nonsense. Never a user's: images are built then."""
+
+    reason = "registry"
+
+
+class RegistryRefusal(SurroundingsError):
+    """The registry was reached, and does not let this hub do it. Never a user's: images are built then."""
+
+    reason = "registry"
 
 
 class StorageFailure(SurroundingsError):

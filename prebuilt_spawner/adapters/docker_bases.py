@@ -179,7 +179,7 @@ def base_of(found: Mapping[str, Any], reference: str) -> BaseImage:
 def _pull(client: docker.APIClient, reference: str, silence_seconds: float, stop: threading.Event) -> None:
     _log.info("Pulling the base image %s", reference)
     try:
-        response = _pull_response(client, reference, silence_seconds)
+        response = pull_response(client, reference, silence_seconds)
         with contextlib.closing(response):  # the engine gives up a pull whose connection closes
             client._raise_for_status(response)
             for line in response.iter_lines():
@@ -205,7 +205,8 @@ def _pull(client: docker.APIClient, reference: str, silence_seconds: float, stop
         ) from error
 
 
-def _pull_response(client: docker.APIClient, reference: str, silence_seconds: float) -> requests.Response:
+def pull_response(client: docker.APIClient, reference: str, silence_seconds: float) -> requests.Response:
+    """The engine's answer to a pull, with the credentials that docker has for the registry; to be closed."""
     # Not docker-py's `pull`, which waits for ever and keeps its connection open where it is not read to the end.
     name = parse_reference(reference)
     repository = repository_of(reference)

@@ -17,10 +17,11 @@ from docker.errors import APIError, DockerException
 
 from ..build.failure import Failure, Kind
 from ..errors import EngineFailure, EngineUnavailable, PrebuiltError
+from .stoppable import CLOSE_SECONDS, Cancelled, StoppableThreads
+
+__all__ = ["Cancelled", "DockerClient", "engine_error", "translated"]
 
 T = TypeVar("T")
-
-_CLOSE_SECONDS = 10
 
 _UNREACHABLE = Failure(
     kind=Kind.ENGINE_UNREACHABLE,
@@ -53,10 +54,6 @@ def translated() -> Iterator[None]:
         raise _UNREACHABLE.error(detail=f"{type(error).__name__}: {error}") from error
 
 
-class Cancelled(Exception):
-    """The waiter left: the thread's work is to stop. Never reaches a caller."""
-
-
 class DockerClient:
     """Runs functions of a docker-py client on threads that belong to it.
 
@@ -72,7 +69,7 @@ class DockerClient:
     def __init__(self, client_kwargs: Mapping[str, Any], *, threads: int = 8, timeout_seconds: int = 60) -> None:
         self._kwargs = {"version": "auto", "timeout": timeout_seconds, **client_kwargs}
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="prebuilt-engine")
-        self._starter = ThreadPoolExecutor(1, thread_name_prefix="prebuilt-engine-starter")
+        self._slow = StoppableThreads("prebuilt-engine-slow")
         self._local = threading.local()
         self._clients: list[docker.APIClient] = []
         self._running: dict[Future[Any], threading.Event] = {}
@@ -99,33 +96,24 @@ class DockerClient:
         Each has a thread and a client of its own, without a limit: one that hangs delays no other. The callers limit
         them: one pull for each name, one probe for each base, and as many loads as builds.
         """
-        stop = threading.Event()
-        future: Future[T] = Future()
-        future.set_running_or_notify_cancel()
 
-        def job() -> None:
-            try:
-                with translated(), contextlib.closing(self._new_client()) as client:
-                    result = work(client, stop)
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
+        def job(stop: threading.Event) -> T:
+            with translated(), contextlib.closing(self._new_client()) as client:
+                return work(client, stop)
 
-        # A daemon, unlike a pool's thread: an engine that stays silent does not keep the hub from ending.
-        thread = threading.Thread(target=job, name="prebuilt-engine-slow", daemon=True)
-        # Not from here: `start` waits until the thread runs, on a busy machine for 100 ms.
-        self._starter.submit(thread.start)
-        return await self._outcome(future, stop)
+        try:
+            return await self._slow.run(job)
+        except Cancelled as error:  # by `close`
+            raise EngineUnavailable(_CLOSING) from error
 
     async def close(self) -> None:
         """Stop what runs, wait for it a while, and release connections and threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-        self._starter.shutdown(wait=False)
         running = dict(self._running)
         for stop in running.values():
             stop.set()
-        await asyncio.to_thread(concurrent.futures.wait, running, _CLOSE_SECONDS)
+        await self._slow.close(CLOSE_SECONDS)
+        await asyncio.to_thread(concurrent.futures.wait, running, CLOSE_SECONDS)
         for client in self._clients:
             client.close()
 

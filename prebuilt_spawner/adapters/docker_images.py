@@ -37,7 +37,7 @@ def find(client: docker.APIClient, reference: str) -> DerivedImage | None:
     if labels_of(found).get(DIGEST_LABEL) != parse_reference(reference).tag:
         _log.error("The image %s was not made by this spawner: it is left alone and not used", reference)
         return None
-    return _derived(found, reference=reference)
+    return derived_image(found, reference=reference)
 
 
 def present(client: docker.APIClient, references: Collection[str], stop: threading.Event) -> set[str]:
@@ -102,17 +102,17 @@ def checked(
     if config != wanted or labels_of(found).get(DIGEST_LABEL) != plan.digest:
         different = sorted(key for key in wanted.keys() | config.keys() if wanted.get(key) != config.get(key))
         raise _not_as_sent(image_id, f"its configuration differs in {different}")
-    _require_startable(client, image_id, labels=labels, absent=absent)
+    require_startable(client, image_id, labels=labels, absent=absent)
     if not _is_whole(client, image_id, filters={"label": [f"{DIGEST_LABEL}={plan.digest}"]}):
         raise _not_as_sent(image_id, "some of its layers' content is not there")
-    return _derived(found, reference="")
+    return derived_image(found, reference="")
 
 
 def has_lower_layers(client: docker.APIClient, lower: LowerLayers, *, labels: Mapping[str, str]) -> bool:
     """Whether the image that has these layers is there, and all of it. For when something failed: it takes a while."""
     try:
         layers = tuple(client.inspect_image(lower.image_id)["RootFS"].get("Layers") or ())
-        _require_startable(client, lower.image_id, labels=labels)
+        require_startable(client, lower.image_id, labels=labels)
     except (NotFound, EngineFailure):
         return False
     return layers[: len(lower.diff_ids)] == lower.diff_ids and _is_whole(client, lower.image_id)
@@ -127,7 +127,7 @@ def discard(client: docker.APIClient, image_id: str) -> None:
                 client.remove_image(image_id)
 
 
-def _require_startable(
+def require_startable(
     client: docker.APIClient, image_id: str, *, labels: Mapping[str, str], absent: Iterable[str] = ()
 ) -> None:
     """Make a container of the image, which needs all its layers unpacked, and remove it. It is never started.
@@ -181,7 +181,8 @@ def _not_as_sent(image_id: str, why: str) -> EngineFailure:
     )
 
 
-def _derived(found: Mapping[str, Any], *, reference: str) -> DerivedImage:
+def derived_image(found: Mapping[str, Any], *, reference: str) -> DerivedImage:
+    """An image of ours as `inspect_image` shows it."""
     labels = labels_of(found)
     return DerivedImage(
         reference=reference,

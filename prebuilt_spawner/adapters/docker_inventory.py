@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -14,6 +14,7 @@ import docker
 from docker.errors import APIError, NotFound
 
 from ..build.inventory import InventoryImage
+from ..environment.reference import repository_places
 from ..image.names import (
     BASE_DIGEST_LABEL,
     CHECK_LABEL,
@@ -40,6 +41,7 @@ class DockerInventory:
 
     Args:
         repository: Where our images are named.
+        registry: What is before it in their names; "" for nothing.
         client_kwargs: For `docker.APIClient`, before what the environment says.
         labels: What helper containers carry besides our own labels; others are left alone.
         helper_grace: See `HELPER_GRACE`.
@@ -49,18 +51,19 @@ class DockerInventory:
         self,
         *,
         repository: str,
+        registry: str = "",
         client_kwargs: Mapping[str, Any] | None = None,
         labels: Mapping[str, str] | None = None,
         helper_grace: timedelta = HELPER_GRACE,
     ) -> None:
-        self._repository = repository
+        self._places = repository_places(repository, registry)
         self._helper_labels = [f"{key}={value}" for key, value in (labels or {}).items()]
         self._helper_grace = helper_grace
         self._docker = DockerClient(client_kwargs or {}, threads=2)
 
     async def images(self) -> list[InventoryImage]:
         """See `ImageInventory.images`."""
-        return await self._docker.run_slow(lambda client, stop: _images(client, self._repository, stop))
+        return await self._docker.run_slow(lambda client, stop: _images(client, self._places, stop))
 
     async def remove(self, name: str) -> bool:
         """See `ImageInventory.remove`."""
@@ -81,7 +84,7 @@ class DockerInventory:
         await self._docker.close()
 
 
-def _images(client: docker.APIClient, repository: str, stop: threading.Event) -> list[InventoryImage]:
+def _images(client: docker.APIClient, places: Collection[str], stop: threading.Event) -> list[InventoryImage]:
     # A container names its image by ID or by name, whichever still means it.
     used = {value for one in client.containers(all=True) for value in (one.get("ImageID"), one.get("Image"))}
     bases: dict[str, tuple[str, int]] = {}
@@ -89,9 +92,10 @@ def _images(client: docker.APIClient, repository: str, stop: threading.Event) ->
     for image in client.images(filters={"label": DIGEST_LABEL}):
         if stop.is_set():
             break
-        # A nameless one is listed as `<none>:<none>` by some versions.
-        names = tuple(sorted(name for name in image.get("RepoTags") or () if name != "<none>:<none>"))
-        if names and not any(name.startswith(f"{repository}:") for name in names):
+        # A nameless one is listed as `<none>:<none>` by some versions, and one that was pulled also by its digest.
+        listed = image.get("RepoTags") or ()
+        names = tuple(sorted(name for name in listed if name != "<none>:<none>" and "@" not in name))
+        if names and not any(name.rpartition(":")[0] in places for name in names):
             continue
         labels = image.get("Labels") or {}
         base_name = labels.get(_BASE_NAME_LABEL) or ""

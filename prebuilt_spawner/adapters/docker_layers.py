@@ -67,6 +67,11 @@ class _Chunks(io.RawIOBase):
         return size
 
 
+def chunks_file(chunks: Iterable[bytes]) -> io.BufferedReader:
+    """A file to read that has these chunks."""
+    return io.BufferedReader(_Chunks(chunks), _CHUNK_BYTES)
+
+
 class DockerLayers:
     """Knows the descriptors of images' layers: told when an image is loaded, else read once, kept on the hub's disk.
 
@@ -185,7 +190,7 @@ def saved_layers(chunks: Iterable[bytes], *, image_id: str, diff_ids: tuple[str,
 
 
 def _documents(chunks: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
-    with tarfile.open(fileobj=io.BufferedReader(_Chunks(chunks), _CHUNK_BYTES), mode="r|") as archive:
+    with tarfile.open(fileobj=chunks_file(chunks), mode="r|") as archive:
         for member in archive:
             file = archive.extractfile(member) if member.size <= _SMALL_BYTES and _is_blob(member.name) else None
             if file is not None:

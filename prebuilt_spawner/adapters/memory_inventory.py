@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from ..build.inventory import InventoryImage
+from ..environment.reference import repository_places
 from ..image.names import BASE_DIGEST_LABEL, DIGEST_LABEL, PACKAGES_LABEL
 from .memory import MemoryEngine, Switches
 
@@ -17,11 +18,11 @@ class MemoryInventory:
         left_helpers: The hub of each container that was left behind.
     """
 
-    def __init__(self, engine: MemoryEngine, *, repository: str) -> None:
+    def __init__(self, engine: MemoryEngine, *, repository: str, registry: str = "") -> None:
         self.switches = Switches()
         self.left_helpers: list[str] = []
         self._engine = engine
-        self._repository = repository
+        self._places = repository_places(repository, registry)
 
     async def images(self) -> list[InventoryImage]:
         """See `ImageInventory.images`."""
@@ -29,7 +30,7 @@ class MemoryInventory:
         found = []
         for image_id, plan in self._engine.plans.items():
             names = tuple(sorted(name for name, named in self._engine.names.items() if named == image_id))
-            if names and not any(name.startswith(f"{self._repository}:") for name in names):
+            if names and not any(name.rpartition(":")[0] in self._places for name in names):
                 continue
             base = self._engine.bases.get(plan.base.reference)
             size_bytes = sum(layer.size_bytes for layer in plan.layers)

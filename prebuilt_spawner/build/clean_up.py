@@ -34,6 +34,7 @@ async def clean_up(
     use: EnvironmentUse,
     *,
     repository: str,
+    registry: str = "",
     profiles: Collection[ProfilePackages],
     older_than: timedelta,
     now: Callable[[], datetime],
@@ -53,6 +54,7 @@ async def clean_up(
     found: Retention = retention(
         images,
         repository=repository,
+        registry=registry,
         last_uses=await use.last_uses([image.digest for image in images]),
         being_built=being_built,
         profiles=profiles,

@@ -25,6 +25,7 @@ from ..errors import (
     PolicyRefusal,
     PrebuiltError,
     QueueFull,
+    RegistryUnavailable,
     RequestError,
     ServerEnded,
     StorageFailure,
@@ -82,6 +83,7 @@ class Kind(str, Enum):
     ENGINE = "engine"
     BASE = "base"
     SERVER = "server"
+    REGISTRY = "registry"
     SURROUNDINGS = "surroundings"
     INTERNAL = "internal"
 
@@ -114,6 +116,7 @@ _ERRORS: Mapping[Kind, type[PrebuiltError]] = {
     Kind.ENGINE: EngineFailure,
     Kind.BASE: BaseImageUnavailable,
     Kind.SERVER: ServerEnded,
+    Kind.REGISTRY: RegistryUnavailable,
     Kind.SURROUNDINGS: SurroundingsError,
     Kind.INTERNAL: PrebuiltError,
 }

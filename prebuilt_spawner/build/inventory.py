@@ -64,7 +64,8 @@ class ImageInventory(Protocol):
     """
 
     async def images(self) -> Sequence[InventoryImage]:
-        """The images of ours that have a name in our repository, or none at all."""
+        """The images of ours that have a name in our repository, or none at all. With a registry it is in either of
+        `environment.reference.repository_places`."""
 
     async def remove(self, name: str) -> bool:
         """Take a name away, and the image with its last one. Where it is not there, that is as good; False where a

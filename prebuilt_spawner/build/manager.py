@@ -157,6 +157,7 @@ class BuildManager:
         await self._previews.close()
         await self._locksmith.close()
         await self._builds.close()
+        await self._provider.close()
         await self._wheel_store.close()
         await self._engine.close()
         await self._guard.close()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from .._version import __version__
 from ..environment.base import BaseImage, BaseProbe
@@ -26,8 +26,9 @@ from ..image.names import BASE_DIGEST_LABEL, DIGEST_LABEL, PACKAGES_LABEL, VERSI
 from ..image.plan import Contents, contents
 from ..image.session import session_environment
 from ..image.stacking import Stack, StackedLayer
-from .events import BuildEvent, Phase, Report
+from .events import BuildEvent, Phase, Report, ignore
 from .interface import DerivedImage, Engine, Ledger, WheelStore
+from .shared_cache import SharedCache
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Environment:
 
     Attributes:
         digest: The environment digest, 64 hex digits.
-        image: The reference to start, `repository:digest`.
+        image: The reference to start, `[<registry>/]<repository>:<digest>`.
         base: What it stands on.
         probe: What the base's interpreter says.
         lock: What it adds.
@@ -101,6 +102,16 @@ class Environment:
     lock: Lock
 
 
+class Debts(Protocol):
+    """Who is told what was made here; see `prebuilt_spawner.build.pushes.Pushes`."""
+
+    async def owe(self, environment: Environment) -> None:
+        """The environment's image was made here."""
+
+    async def close(self) -> None:
+        """Push nothing more."""
+
+
 class Provider:
     """Names environments, and makes the image of one.
 
@@ -108,6 +119,9 @@ class Provider:
         repository: Where derived images are named.
         immutable: Whether sessions may not change their environment; the images say so.
         protected: Names of the base's server packages. No wheel may touch or hide files of theirs or of what they need.
+        registry: The registry that is in the names of images; "" for none.
+        shared: What others have made there; None for nothing.
+        pushes: Who brings there what is made here; None for nobody.
     """
 
     def __init__(
@@ -119,6 +133,9 @@ class Provider:
         repository: str,
         immutable: bool = True,
         protected: frozenset[str] = frozenset(),
+        registry: str = "",
+        shared: SharedCache | None = None,
+        pushes: Debts | None = None,
     ) -> None:
         self._engine = engine
         self._wheel_store = wheel_store
@@ -126,6 +143,9 @@ class Provider:
         self._repository = repository
         self._immutable = immutable
         self._protected = protected
+        self._registry = registry
+        self._shared = shared
+        self._pushes = pushes
 
     def name(self, *, base: BaseImage, probe: BaseProbe, lock: Lock) -> Environment:
         """Which environment this lock makes of this base; its image need not exist."""
@@ -136,7 +156,7 @@ class Provider:
             layout_version=LAYOUT_VERSION,
             immutable=self._immutable,
         )
-        image = environment_reference(self._repository, digest)
+        image = environment_reference(self._repository, digest, self._registry)
         return Environment(digest=digest, image=image, base=base, probe=probe, lock=lock)
 
     async def present(self, environment: Environment) -> DerivedImage | None:
@@ -146,7 +166,8 @@ class Provider:
     async def make(
         self, environment: Environment, *, report: Report, max_unsized_bytes: int | None = None
     ) -> DerivedImage:
-        """Make the environment's image and name it. Leaves nothing without a name behind, whatever happens.
+        """Have the environment's image, and name it: fetched where the registry has it, else made. Leaves nothing
+        without a name behind, whatever happens.
 
         Where layers go away meanwhile (somebody prunes the engine), it is planned once more.
 
@@ -156,6 +177,11 @@ class Provider:
         Raises:
             PrebuiltError: See `prebuilt_spawner.build.interface` for which come from where.
         """
+        named = await self._fetched(environment, report)
+        if named is not None:
+            report(BuildEvent(phase=Phase.READY, message="The image is ready"))
+            _log.info("Fetched %s (%s)", environment.image, named.image_id)
+            return named
         _log.info("Building %s: %s", environment.image, ", ".join(environment.lock.packages) or "no packages")
         fetch = partial(self._wheel_store.fetch, report=report, max_unsized_bytes=max_unsized_bytes)
         try:
@@ -165,7 +191,57 @@ class Provider:
             named = await self._made(await self._on_present_base(environment), fetch, stacking=False, report=report)
         report(BuildEvent(phase=Phase.READY, message="The image is ready"))
         _log.info("Built %s (%s)", environment.image, named.image_id)
+        if self._pushes is not None:
+            await self._pushes.owe(environment)
         return named
+
+    @asynccontextmanager
+    async def planned(self, environment: Environment) -> AsyncIterator[ImagePlan]:
+        """The plan of an image on nothing but the base, the same on every hub; its base is held while entered. Wheels
+        that are gone from the hub's disk are fetched again.
+
+        Raises:
+            PrebuiltError: As `make` does.
+        """
+        wheels = environment.lock.wheels
+        async with self._engine.hold(environment.base.image_id):
+            await self._wheel_store.fetch(wheels, report=ignore)
+            fragments = await self._wheel_store.fragments(wheels, environment.base, environment.probe, report=ignore)
+            what = await asyncio.to_thread(self._contents, environment, fragments)
+            yield await asyncio.to_thread(
+                what.plan,
+                labels=_labels(environment),
+                environment=self._variables(environment.base),
+                digest=environment.digest,
+            )
+
+    def _variables(self, base: BaseImage) -> dict[str, str]:
+        """Environment variables of the images, besides and in place of the base's."""
+        return session_environment(base) if self._immutable else {}
+
+    async def close(self) -> None:
+        """Fetch and push nothing more."""
+        if self._pushes is not None:
+            await self._pushes.close()
+        if self._shared is not None:
+            await self._shared.close()
+
+    async def _fetched(self, environment: Environment, report: Report) -> DerivedImage | None:
+        """The environment's image from the registry, named; None where it has to be made."""
+        if self._shared is None:
+            return None
+        try:
+            async with self._shared.fetched(
+                environment.digest,
+                base=environment.base,
+                labels=_labels(environment),
+                environment=self._variables(environment.base),
+                report=report,
+            ) as image:
+                return None if image is None else await self._engine.tag(image, environment.image)
+        except LayersGone as error:
+            _log.warning("Building %s after all: %s (%s)", environment.image, error.message, error.detail)
+            return None
 
     async def _made(
         self,
@@ -185,7 +261,7 @@ class Provider:
             plan = await asyncio.to_thread(
                 what.plan,
                 labels=_labels(environment),
-                environment=session_environment(environment.base) if self._immutable else {},
+                environment=self._variables(environment.base),
                 digest=environment.digest,
                 below=below,
                 popularity=await self._ledger.popularity([wheel.sha256 for wheel in wheels]),
@@ -226,7 +302,7 @@ class Provider:
             wheels=[fragment.wheel_sha256 for fragment in what.fragments],
         )
         for stack in what.stacks(known)[:_MAX_LOOKS]:
-            image = await self._engine.find(environment_reference(self._repository, stack.digest))
+            image = await self._engine.find(environment_reference(self._repository, stack.digest, self._registry))
             wanted = (*base.diff_ids, *(layer.diff_id for layer in stack.layers))
             if image is not None and image.diff_ids[: len(wanted)] == wanted:
                 with suppress(LayersGone):

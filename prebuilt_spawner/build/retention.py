@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
 
+from ..environment.reference import repository_places
 from ..image.names import HOLD_TAG
 from .inventory import InventoryImage
 
@@ -73,6 +74,7 @@ def retention(
     images: Iterable[InventoryImage],
     *,
     repository: str,
+    registry: str = "",
     last_uses: Mapping[str, datetime],
     being_built: Collection[str],
     profiles: Collection[ProfilePackages],
@@ -87,16 +89,18 @@ def retention(
     Args:
         images: What the engine holds of ours.
         repository: Where our names are.
+        registry: What is before it in them; "" for nothing.
         last_uses: As far as known, by digest.
         being_built: Digests.
         profiles: What they install.
         older_than: How long an image must not have been used.
         now: An aware time.
     """
+    places = repository_places(repository, registry)
     remove: list[InventoryImage] = []
     keep: list[Kept] = []
     for image in images:
-        reason = _unremovable(image, repository, being_built) or _wanted(
+        reason = _unremovable(image, places, being_built) or _wanted(
             image, last_uses.get(image.digest), profiles, older_than, now
         )
         if reason is None:
@@ -106,17 +110,18 @@ def retention(
     return Retention(remove=tuple(remove), keep=tuple(keep))
 
 
-def _unremovable(image: InventoryImage, repository: str, being_built: Collection[str]) -> Reason | None:
+def _unremovable(image: InventoryImage, places: Collection[str], being_built: Collection[str]) -> Reason | None:
     """Why nobody may remove it now, however old it is."""
     if image.in_use:
         return Reason.IN_USE
-    if any(name.startswith(f"{repository}:") and HOLD_TAG.fullmatch(name.rpartition(":")[2]) for name in image.names):
+    named = [name.rpartition(":") for name in image.names]
+    if any(place in places and HOLD_TAG.fullmatch(tag) for place, _, tag in named):
         return Reason.HELD
     if image.digest in being_built:
         return Reason.BEING_BUILT
     if not image.names:
         return Reason.NAMELESS
-    if image.names != (f"{repository}:{image.digest}",):
+    if any(place not in places or tag != image.digest for place, _, tag in named):
         return Reason.OTHER_NAME
     return None
 

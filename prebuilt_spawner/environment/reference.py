@@ -81,19 +81,33 @@ def parse_reference(text: str) -> Reference:
     return Reference(registry=registry, repository=repository, tag=tag, digest=digest)
 
 
+def is_registry(host: str) -> bool:
+    """Whether this is a registry, as it stands in the names of images; not Docker Hub, whose names leave it out."""
+    try:
+        named = parse_reference(f"{host}/a/b")
+    except MalformedRequest:
+        return False
+    return named == Reference(registry=host, repository="a/b") and host != _DEFAULT_REGISTRY
+
+
+def repository_places(repository: str, registry: str | None = None) -> tuple[str, ...]:
+    """Where images of ours are named, without tag: with a registry, the repository of the same name without one, too.
+    Images from before the registry was set up are there, and the names that keep images for a while."""
+    return (f"{registry.rstrip('/')}/{repository}", repository) if registry else (repository,)
+
+
 def is_in_repository(reference: str, repository: str, registry: str | None = None) -> bool:
     """Whether an image's name lies in this repository, whatever its spelling, tag or digest.
 
-    With a registry, the repository of the same name without one counts too: images from before the registry
-    was set up are there. An image ID names no repository; only the engine can say what it is.
+    With a registry there are two, see `repository_places`. An image ID names no repository; only the engine can say
+    what it is.
 
     Raises:
         MalformedRequest: The reference is no name of an image.
     """
     if _IMAGE_ID.fullmatch(reference):
         return False
-    ours = [repository, f"{registry.rstrip('/')}/{repository}"] if registry else [repository]
-    return _place(reference) in {_place(name) for name in ours}
+    return _place(reference) in {_place(name) for name in repository_places(repository, registry)}
 
 
 def _place(name: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from traitlets.config import LoggingConfigurable
 
 from ..environment.policy import read_rules
 from ..environment.profiles import read_profiles
-from ..environment.reference import parse_reference
+from ..environment.reference import is_registry, parse_reference
 from ..environment.urls import UNREADABLE, is_readable
 from ..errors import PrebuiltError
 from .container import SCRATCH, scratch_flaw
@@ -140,6 +140,19 @@ class PrebuiltConfig(LoggingConfigurable):
         a base image.
 
         Default: `prebuilt-spawner/env`. Hubs that share an engine and a repository share images too.
+        """,
+    ).tag(config=True)
+
+    registry = Unicode(
+        "",
+        help="""
+        Host of a registry that engines share, with its port, as `registry.example.org:5000`: images are named
+        `<registry>/<repository>:<digest>`. An environment that is there is pulled instead of built, and what is built
+        is pushed in the background. Credentials are docker's own (`docker login` as the hub's user); plain HTTP is
+        spoken on loopback only.
+
+        Default: empty, none. With one, whoever can write to its repository can put code into sessions, and each new
+        environment is looked for there first, for a few seconds at most.
         """,
     ).tag(config=True)
 
@@ -282,6 +295,16 @@ class PrebuiltConfig(LoggingConfigurable):
         value = proposal["value"]
         if not all(map(is_readable, [value] if isinstance(value, str) else value)):
             raise TraitError(f"{proposal['trait'].name}: {UNREADABLE}")
+        return value
+
+    @validate("registry")
+    def _validate_registry(self, proposal: Any) -> Any:
+        value = proposal["value"]
+        if value and not is_registry(value):
+            raise TraitError(
+                "registry: a host such as 'registry.example.org' or '127.0.0.1:5000' is needed, in small letters, "
+                "without https:// and without a path; Docker Hub is not supported"
+            )
         return value
 
     @validate("repository")

@@ -11,7 +11,7 @@ from jupyterhub.utils import fmt_ip_url, maybe_future
 from tornado import web
 
 from ..build.provider import Environment
-from ..environment.reference import is_in_repository, parse_reference
+from ..environment.reference import parse_reference
 from ..environment.root import starts_as_root
 from ..errors import EngineFailure, ServerEnded, SurroundingsError
 from ..image.names import DIGEST_LABEL
@@ -44,7 +44,7 @@ class ContainerMixin(PrebuiltConfig, _DockerSpawner):  # type: ignore[misc]  # d
 
     async def pull_image(self, image: str) -> None:
         """Images of ours are made here and never pulled: whoever took the name in a registry could put anything in."""
-        if not is_in_repository(image, self._hub_wide.repository):
+        if not self._hub_wide.is_ours(image):
             await super().pull_image(image)
             return
         try:

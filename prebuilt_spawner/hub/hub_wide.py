@@ -11,12 +11,14 @@ from traitlets import HasTraits
 from traitlets.config import Config
 
 from ..environment.profiles import Profile
+from ..environment.reference import is_in_repository
 from ..errors import SurroundingsError
 from .runtime import RuntimeSettings
 
 HUB_WIDE = frozenset(
     {
         "repository",
+        "registry",
         # Images differ by it, and belong to everybody.
         "immutable",
         "index_url",
@@ -83,6 +85,19 @@ class HubWideSettings:
         return str(self._configured["repository"])
 
     @property
+    def registry(self) -> str:
+        """What is before the name of the images; "" for nothing."""
+        return str(self._configured["registry"])
+
+    def is_ours(self, image: str) -> bool:
+        """Whether a name lies where the images are named, with the registry or without it.
+
+        Raises:
+            MalformedRequest: It is no name of an image.
+        """
+        return is_in_repository(image, self.repository, self.registry)
+
+    @property
     def immutable(self) -> bool:
         """Whether containers have a read-only root filesystem."""
         return bool(self._configured["immutable"])
@@ -111,6 +126,7 @@ class HubWideSettings:
         tls = {"tls": TLSConfig(**configured["tls_config"])} if configured["tls_config"] else {}
         return RuntimeSettings(
             repository=self.repository,
+            registry=self.registry,
             immutable=self.immutable,
             index_url=configured["index_url"],
             extra_index_urls=tuple(configured["extra_index_urls"]),

@@ -21,7 +21,6 @@ from ..environment.options import parse_user_options, without_refresh
 from ..environment.policy import Policy, check_request
 from ..environment.profiles import Profile, choose_profile, read_profiles
 from ..environment.quoting import quoted
-from ..environment.reference import is_in_repository
 from ..environment.root import refuse_root
 from ..errors import BuildTimeout, MalformedRequest, PolicyRefusal, PrebuiltError, RequestError, SurroundingsError
 from . import form
@@ -155,7 +154,7 @@ class PrebuiltMixin(ContainerMixin):
             image = str(await super().check_allowed(key))
         except web.HTTPError as error:
             raise MalformedRequest(f"{quoted(key)} is no image to choose. Choose another.", about="image") from error
-        if is_in_repository(image, self._hub_wide.repository):
+        if self._hub_wide.is_ours(image):
             # With `allowed_images = "*"`, users could otherwise start each other's environments by name.
             raise MalformedRequest(f"{quoted(key)} is a prepared environment. Choose a base image.", about="image")
         return image

@@ -33,6 +33,7 @@ from ..build.recovery import recover
 from ..build.remembered import RememberedFailures
 from ..image.names import HUB_LABEL
 from ..ledger import SqlLedger
+from .registry import shared_registry
 
 _LONGEST_BUILD_SECONDS = 3600
 """What was used within this time stays in the cache, because a build may be at it."""
@@ -75,6 +76,7 @@ class RuntimeSettings:
     failure_ttl: int
     max_cache_bytes: int
     min_free_bytes: int
+    registry: str = ""
     concurrent_spawn_limit: int = 0
     client_kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -92,7 +94,9 @@ async def build_manager(settings: RuntimeSettings) -> BuildManager:
     ledger = SqlLedger(settings.db_url)
     await ledger.open()
     hub = _hub_name(cache_dir)
-    inventory = DockerInventory(repository=settings.repository, client_kwargs=settings.client_kwargs)
+    inventory = DockerInventory(
+        repository=settings.repository, registry=settings.registry, client_kwargs=settings.client_kwargs
+    )
     try:
         await recover(ledger, inventory, hub=hub)
     finally:
@@ -105,6 +109,20 @@ async def build_manager(settings: RuntimeSettings) -> BuildManager:
     wheel_store = DiskWheelStore(network, cache_dir, compiler)
     failures = RememberedFailures(settings.failure_ttl)
     room = WaitingRoom(seats_below(settings.concurrent_spawn_limit))
+    shared, pushes = shared_registry(settings, engine=engine, memory=ledger, hub=hub, labels=labels)
+    provider = Provider(
+        engine=engine,
+        wheel_store=wheel_store,
+        ledger=ledger,
+        repository=settings.repository,
+        immutable=settings.immutable,
+        protected=frozenset(canonicalize_name(name) for name in PROTECTED),
+        registry=settings.registry,
+        shared=shared,
+        pushes=pushes,
+    )
+    if pushes is not None:
+        pushes.begin(provider)
     return BuildManager(
         engine=engine,
         wheel_store=wheel_store,
@@ -125,14 +143,7 @@ async def build_manager(settings: RuntimeSettings) -> BuildManager:
             failures=failures,
             room=room,
         ),
-        provider=Provider(
-            engine=engine,
-            wheel_store=wheel_store,
-            ledger=ledger,
-            repository=settings.repository,
-            immutable=settings.immutable,
-            protected=frozenset(canonicalize_name(name) for name in PROTECTED),
-        ),
+        provider=provider,
     )
 
 

@@ -196,3 +196,19 @@ choices = Table(
 )
 """What each user started lately. `digest` is the same for options that mean the same, `options` is as they were given
 last."""
+
+pushes = Table(
+    "pushes",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("hub", String(64), nullable=False),
+    Column("place", String(512), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("base", String(512), nullable=False),
+    Column("base_digest", String(64), nullable=False),
+    Column("wheels", JSON, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+    UniqueConstraint("hub", "place", "digest"),
+)
+"""Environments that a hub has made and the registry of this place (`<registry>/<repository>`) does not have yet."""

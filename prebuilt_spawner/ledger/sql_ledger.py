@@ -11,10 +11,11 @@ from sqlalchemy import Connection
 
 from ..build.interface import BuildRecord, Outcome, StoredLock
 from ..build.lookups import LastBuild, Lookup
+from ..build.pushes import OwedPush
 from ..build.usual import UsualTimes
 from ..environment.lock import Lock
 from ..image.stacking import Stack
-from . import build_queries, choice_queries, lookup_queries, queries, use_queries
+from . import build_queries, choice_queries, lookup_queries, push_queries, queries, use_queries
 from .database import Database
 
 _REMOVAL_LOOK_SECONDS = 0.05
@@ -25,8 +26,9 @@ def _utc_now() -> datetime:
 
 
 class SqlLedger:
-    """Implements `Ledger` and `BuildHistory` of `prebuilt_spawner.build.interface`, and `EnvironmentUse` of
-    `prebuilt_spawner.build.inventory`; several processes may use one database.
+    """Implements `Ledger` and `BuildHistory` of `prebuilt_spawner.build.interface`, `EnvironmentUse` of
+    `prebuilt_spawner.build.inventory`, and `PushMemory` of `prebuilt_spawner.build.pushes`; several processes may use
+    one database.
 
     Every method may raise `StorageFailure`. A call that is cancelled may still take effect.
 
@@ -269,6 +271,36 @@ class SqlLedger:
     async def end_removal(self, digest: str, *, removed: bool) -> None:
         """A removal has ended. Where it `removed` the image, nothing can be stacked on it any more."""
         await self._database.write(lambda connection: use_queries.end_removal(connection, digest, removed=removed))
+
+    # -- what registries do not have yet -----------------------------------------------------------------------------
+
+    async def owe_push(self, *, hub: str, place: str, digest: str, base: str, base_digest: str, lock: Lock) -> None:
+        """From now on this hub owes this push, if it did not before. Credentials in URLs are left out."""
+        now = self._now()
+        await self._database.write(
+            lambda connection: push_queries.owe(
+                connection,
+                hub=hub,
+                place=place,
+                digest=digest,
+                base=base,
+                base_digest=base_digest,
+                lock=lock,
+                now=now,
+            )
+        )
+
+    async def owed_pushes(self, *, hub: str, place: str, limit: int = 1) -> Sequence[OwedPush]:
+        """What this hub owes to this place: those first that were tried least, then the oldest."""
+        return await self._database.read(lambda connection: push_queries.owed(connection, hub, place, limit))
+
+    async def count_push_attempt(self, *, hub: str, place: str, digest: str) -> None:
+        """It was tried in vain."""
+        await self._database.write(lambda connection: push_queries.count_attempt(connection, hub, place, digest))
+
+    async def settle_push(self, *, hub: str, place: str, digest: str) -> None:
+        """It is not owed any more."""
+        await self._database.write(lambda connection: push_queries.settle(connection, hub, place, digest))
 
     async def close(self) -> None:
         """Finish what runs and release connections."""
