@@ -173,7 +173,7 @@ class MemoryEngine:
         await asyncio.sleep(0)
         image_id = sha256_of(_config(plan))
         self.plans[image_id] = plan
-        return self._derived(image_id, reference="")
+        return self.derived(image_id)
 
     async def tag(self, image: DerivedImage, reference: str) -> DerivedImage:
         """See `Engine.tag`."""
@@ -184,7 +184,7 @@ class MemoryEngine:
         if image.image_id not in self.plans:
             raise LayersGone("The image that was made has gone. Start again.")
         self._names[reference] = image.image_id
-        return self._derived(image.image_id, reference=reference)
+        return self.derived(image.image_id, reference=reference)
 
     async def discard(self, image: DerivedImage) -> None:
         """See `Engine.discard`."""
@@ -232,10 +232,11 @@ class MemoryEngine:
         image_id = self._names.get(reference)
         if not image_id:
             return None
-        image = self._derived(image_id, reference=reference)
+        image = self.derived(image_id, reference=reference)
         return image if reference.endswith(f":{image.digest}") else None
 
-    def _derived(self, image_id: str, *, reference: str) -> DerivedImage:
+    def derived(self, image_id: str, *, reference: str = "") -> DerivedImage:
+        """An image of ours as the methods return it."""
         plan = self.plans[image_id]
         return DerivedImage(
             reference=reference,

@@ -156,6 +156,11 @@ class Pushes:
             except PrebuiltError as error:
                 self.watch.failed(error)
                 await self._failed(owed, error)
+            except Exception as error:
+                _log.exception("Pushing %s to the registry failed", owed.digest)
+                await self._failed(
+                    owed, PrebuiltError("An error of this program. Tell your administrator.", detail=str(error))
+                )
             else:
                 self._pause_seconds = self._first_pause_seconds
                 await self._settle(owed)
