@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -14,10 +14,15 @@ from pathlib import Path
 import requests
 
 from ..loopback import LOOPBACK
+from ..ports import free_ports
 from .private_engine import PROGRAMS
 from .small_bases import digest
 
 START_SECONDS = 20
+
+CREDENTIALS = ("hub", "secret-of-the-registry")
+_HASHED = "$2b$04$XnJpesiNsALchBOnJdz/Eudn5mkL2MWe1rG4xs/rGy0ptp8AOvA7a"
+"""The password as htpasswd has it (bcrypt)."""
 
 
 class Registry:
@@ -25,10 +30,18 @@ class Registry:
 
     Attributes:
         host: With its port, as it stands in an image's name.
+        credentials: (user, password) that it wants.
     """
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, credentials: tuple[str, str] | None = None) -> None:
         self.host = host
+        self.credentials = credentials
+
+    def log_in(self, config: Path) -> None:
+        """Write docker's configuration file as `docker login` does."""
+        assert self.credentials is not None
+        login = base64.b64encode(":".join(self.credentials).encode()).decode()
+        config.write_text(json.dumps({"auths": {self.host: {"auth": login}}}))
 
     def push(self, repository: str, tag: str, contents: Iterable[tuple[str, bytes]]) -> str:
         """Put blobs and manifests there; the index gets the tag.
@@ -41,28 +54,43 @@ class Registry:
             if media_type.endswith(("manifest.v1+json", "index.v1+json")):
                 name = tag if media_type.endswith("index.v1+json") else digest(content)
                 answer = requests.put(
-                    f"{url}/manifests/{name}", data=content, headers={"Content-Type": media_type}, timeout=60
+                    f"{url}/manifests/{name}",
+                    data=content,
+                    headers={"Content-Type": media_type},
+                    auth=self.credentials,
+                    timeout=60,
                 )
             else:
-                place = requests.post(f"{url}/blobs/uploads/", timeout=60).headers["Location"]
-                answer = requests.put(place, params={"digest": digest(content)}, data=content, timeout=60)
+                place = requests.post(f"{url}/blobs/uploads/", auth=self.credentials, timeout=60).headers["Location"]
+                answer = requests.put(
+                    place, params={"digest": digest(content)}, data=content, auth=self.credentials, timeout=60
+                )
             assert answer.status_code == 201, answer.text
         return f"{self.host}/{repository}:{tag}"
 
 
 @contextlib.contextmanager
-def registry(folder: Path) -> Iterator[Registry]:
-    """Started on a free port, with its data in a folder; ended when left."""
-    with socket.socket() as free:
-        free.bind((LOOPBACK, 0))
-        host = f"{LOOPBACK}:{free.getsockname()[1]}"
+def registry(folder: Path, *, host: str = "", locked: bool = False, read_only: bool = False) -> Iterator[Registry]:
+    """Started with its data in a folder; ended when left.
+
+    Args:
+        host: Where; by default on a free port.
+        locked: Whether it wants `CREDENTIALS`.
+        read_only: Whether it refuses everything that writes.
+    """
+    host = host or f"{LOOPBACK}:{free_ports(1)[0]}"
+    maintenance = {"maintenance": {"readonly": {"enabled": True}}} if read_only else {}
+    login = {"auth": {"htpasswd": {"realm": "registry", "path": str(folder / "htpasswd")}}} if locked else {}
+    if locked:
+        (folder / "htpasswd").write_text(f"{CREDENTIALS[0]}:{_HASHED}\n")
     configuration = folder / "registry.yml"
     configuration.write_text(
         json.dumps(  # which is YAML too
             {
                 "version": "0.1",
                 "log": {"accesslog": {"disabled": True}, "level": "error"},
-                "storage": {"filesystem": {"rootdirectory": str(folder / "registry")}},
+                "storage": {"filesystem": {"rootdirectory": str(folder / "registry")}, **maintenance},
+                **login,
                 "http": {"addr": host},
             }
         )
@@ -80,7 +108,7 @@ def registry(folder: Path) -> Iterator[Registry]:
             assert process.poll() is None, (folder / "registry.log").read_text()
             assert time.monotonic() < end, "the registry does not answer"
             time.sleep(0.05)
-        yield Registry(host)
+        yield Registry(host, CREDENTIALS if locked else None)
     finally:
         process.terminate()
         process.wait(START_SECONDS)
@@ -88,6 +116,6 @@ def registry(folder: Path) -> Iterator[Registry]:
 
 def _answers(host: str) -> bool:
     try:
-        return requests.get(f"http://{host}/v2/", timeout=5).status_code == 200
+        return requests.get(f"http://{host}/v2/", timeout=5).status_code in (200, 401)
     except requests.ConnectionError:
         return False
