@@ -90,7 +90,7 @@ class RegistrySession:
         self._stop = stop
         self._timeout = (min(_CONNECT_SECONDS, answer_seconds), answer_seconds)
         self._session = network.session()
-        self._origin = f"{'http' if is_loopback(host) else 'https'}://{host}"
+        self._origin = "" if is_loopback(host) else f"https://{host}"
         self._authorization = ""
 
     def close(self) -> None:
@@ -113,10 +113,9 @@ class RegistrySession:
             path: Below the registry's address, or a whole address that the registry has given.
         """
         with self._translated():
+            if not self._origin:
+                self._origin = f"{self._scheme()}://{self._host}"
             answer = self._send(method, path, data=data, headers=headers, params=params)
-            if answer.status_code == 400 and self._origin.startswith("http:") and "HTTPS" in _words(answer):
-                self._origin = f"https://{self._host}"  # one on loopback that speaks TLS
-                answer = self._send(method, path, data=data, headers=headers, params=params)
             if answer.status_code == 401 and self._authorize(answer) and isinstance(data, bytes | None):
                 answer = self._send(method, path, data=data, headers=headers, params=params)
             if answer.status_code in expected:
@@ -145,6 +144,16 @@ class RegistrySession:
             detail = f"{self._host} sends uploads to {_PARAMETERS.sub('', place)}: look at its own address and TLS"
             raise RegistryUnavailable(_NONSENSE, detail=detail)
         return place
+
+    def _scheme(self) -> str:
+        """What a registry on loopback speaks. Asked for plain HTTP, one that wants TLS answers 400, or hangs up."""
+        try:
+            with self._session.get(f"http://{self._host}/v2/", timeout=self._timeout, stream=True) as answer:
+                return "https" if answer.status_code == 400 else "http"
+        except requests.Timeout:
+            raise
+        except requests.ConnectionError:
+            return "https"
 
     def _send(self, method: str, path: str, *, data: Any, headers: Any, params: Any) -> requests.Response:
         if self._stop.is_set() and method != "DELETE":  # who leaves may still tidy up

@@ -240,3 +240,23 @@ async def test_helpers_that_were_left_are_removed_and_no_other_container(docker_
             with contextlib.suppress(docker.errors.NotFound):
                 client.remove_container(each, force=True, v=True)
         client.close()
+
+
+async def test_with_a_registry_images_are_listed_and_removed_by_their_names_there(world) -> None:
+    """And by those without it, from before."""
+    registry = "registry.test:5000"
+    if isinstance(world, MemoryWorld):
+        inventory: ImageInventory = MemoryInventory(world.engine, repository=world.repository, registry=registry)
+    else:
+        inventory = DockerInventory(repository=world.repository, registry=registry)
+    names = []
+    for place in (f"{registry}/{world.repository}", world.repository):
+        image = await assembled(world)
+        names.append((await world.engine.tag(image, f"{place}:{image.digest}")).reference)
+    try:
+        assert {name for image in await inventory.images() for name in image.names} == set(names)
+    finally:
+        for name in names:
+            assert await inventory.remove(name)
+        await inventory.close()
+    assert await world.engine.present(names) == set()

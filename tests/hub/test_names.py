@@ -53,6 +53,32 @@ async def test_no_spelling_of_a_prepared_image_is_a_base(hub: Hub, spelling: str
     assert hub.stored("ada") in ({}, None)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"registry.test/{REPOSITORY}:{DIGEST}",
+        f"registry.test:443/{REPOSITORY}:{DIGEST}",
+        f"REGISTRY.test/{REPOSITORY}@sha256:{DIGEST}",
+        f"registry.test/{REPOSITORY}",
+        f"{REPOSITORY}:{DIGEST}",
+    ],
+)
+async def test_with_a_registry_its_repository_has_no_bases_either(hub: Hub, name: str) -> None:
+    """Nor has the one of the same name without it, where images from before are."""
+    hub.configure(allowed_images="*", registry="registry.test")
+    answer = await hub.start("ada", {"image": name})
+    assert answer.status == 400, answer.text
+    assert hub.manager.requests == []
+    assert hub.docker.pulled == []
+
+
+async def test_with_a_registry_its_other_repositories_have_bases(hub: Hub) -> None:
+    """Which are named so, and pulled as others are."""
+    hub.configure(allowed_images="*", registry="registry.test")
+    await hub.start("ada", {"image": "registry.test/bases/jupyter:1"})
+    assert [request.base for request in hub.manager.requests] == ["registry.test/bases/jupyter:1"]
+
+
 @pytest.mark.parametrize("options", [{}, {"image": "Old"}])
 async def test_a_base_that_is_not_allowed_any_more_is_not_started_again(hub: Hub, options: dict) -> None:
     """Not from stored options, not from what was chosen lately, and not in the container that was made of it."""

@@ -127,3 +127,15 @@ def test_each_image_is_decided_by_itself_and_keeps_its_place():
     )
     assert list(found.remove) == images[2:]
     assert [kept.image for kept in found.keep] == images[:2]
+
+
+def test_with_a_registry_both_names_of_an_image_are_ours():
+    """That of today and that from before; a name in another registry is not."""
+    with_registry = {"registry": "registry.test:5000"}
+    full = f"registry.test:5000/ours/env:{DIGEST}"
+    assert decided(replace(IMAGE, names=(full,)), **with_registry) is None
+    assert decided(replace(IMAGE, names=IMAGE.names), **with_registry) is None
+    assert decided(replace(IMAGE, names=(*IMAGE.names, full)), **with_registry) is None
+    assert decided(replace(IMAGE, names=(full,))) is Reason.OTHER_NAME
+    assert decided(replace(IMAGE, names=(f"other.test/ours/env:{DIGEST}",)), **with_registry) is Reason.OTHER_NAME
+    assert decided(replace(IMAGE, names=(full, HOLD)), **with_registry) is Reason.HELD
