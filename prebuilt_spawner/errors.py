@@ -17,11 +17,10 @@ Each says what happened, why, and what to do::
         │   └── LayersGone                 layers that an image was to be stacked on are not there any more
         ├── BaseImageUnavailable           the base image is absent and cannot be pulled, or cannot be used
         ├── IndexUnavailable               the package index cannot be reached, or answers nonsense
-        ├── StorageFailure                 a disk is full, or cannot be written
-        └── ServerEnded                    the container was started, and ended before its server answered
         ├── RegistryUnavailable            the registry cannot be reached, or answers nonsense
         ├── RegistryRefusal                the registry answered, and does not let this hub do it
-        └── StorageFailure                 a disk is full, or cannot be written
+        ├── StorageFailure                 a disk is full, or cannot be written
+        └── ServerEnded                    the container was started, and ended before its server answered
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import logging
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ from requests.utils import parse_dict_header
 from ..errors import PrebuiltError, RegistryRefusal, RegistryUnavailable
 from .network import NetworkSettings
 from .stoppable import Cancelled
+
+_log = logging.getLogger(__name__)
 
 CERTIFICATES = Path("/etc/docker/certs.d")
 """Where the engine looks for the certificates of a registry, in a folder of the registry's name."""
@@ -47,10 +50,7 @@ def is_loopback(host: str) -> bool:
 
 def registry_network(host: str, environ: Mapping[str, str], *, certificates: Path = CERTIFICATES) -> NetworkSettings:
     """How this registry is reached: proxies and certificates as the environment says, and docker's certificates for it.
-
-    Raises:
-        RegistryUnavailable: A certificate cannot be read.
-    """
+    One that cannot be read is left out, with a word in the log: the registry cannot be reached then, perhaps."""
     # Neither package indexes nor the netrc file are the registry's.
     network = replace(
         NetworkSettings.from_environment(environ, index_url="", extra_index_urls=()),
@@ -59,15 +59,14 @@ def registry_network(host: str, environ: Mapping[str, str], *, certificates: Pat
     )
     if is_loopback(host):
         network = replace(network, no_proxy=f"{network.no_proxy},{urlsplit(f'//{host}').hostname}")
-    try:
-        for authority in sorted((certificates / host).glob("*.crt")):
-            network.ssl_context.load_verify_locations(authority)
-        for own in sorted((certificates / host).glob("*.cert")):
-            network.ssl_context.load_cert_chain(own, own.with_suffix(".key"))
-    except OSError as error:
-        raise RegistryUnavailable(
-            "A certificate for the registry cannot be read. Tell your administrator.", detail=f"{host}: {error}"
-        ) from error
+    for file in sorted((certificates / host).glob("*.c*rt")):
+        try:
+            if file.suffix == ".crt":
+                network.ssl_context.load_verify_locations(file)
+            elif file.suffix == ".cert":
+                network.ssl_context.load_cert_chain(file, file.with_suffix(".key"))
+        except OSError as error:
+            _log.error("The certificate %s for the registry cannot be read: %s", file, error)
     return network
 
 

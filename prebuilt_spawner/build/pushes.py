@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Protocol
 
 from ..environment.lock import Lock
-from ..errors import PrebuiltError, RegistryUnavailable
+from ..errors import PrebuiltError, RegistryRefusal, RegistryUnavailable
 from .interface import Engine
 from .provider import Environment, Provider
 from .registry import Push, Registry, Transfers
@@ -196,7 +196,9 @@ class Pushes:
             _log.error("Pushing %s to the registry is given up: %s (%s)", owed.digest, error.message, error.detail)
             await self._settle(owed)
             return
-        _log.info("%s is pushed to the registry later: %s (%s)", owed.digest, error.message, error.detail)
+        # What is the matter with the registry has been said, once.
+        level = logging.DEBUG if isinstance(error, RegistryUnavailable | RegistryRefusal) else logging.INFO
+        _log.log(level, "%s is pushed to the registry later: %s (%s)", owed.digest, error.message, error.detail)
         if not unreachable:
             await self._memory.count_push_attempt(hub=self._hub, place=self._place, digest=owed.digest)
         await self._pause()

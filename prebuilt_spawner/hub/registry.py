@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 def shared_registry(
     settings: RuntimeSettings, *, engine: Engine, memory: PushMemory, hub: str, labels: Mapping[str, str]
 ) -> tuple[SharedCache | None, Pushes | None]:
-    """Who fetches from the configured registry, and who pushes there; nobody where there is none.
-
-    Raises:
-        RegistryUnavailable: A certificate cannot be read.
-    """
+    """Who fetches from the configured registry, and who pushes there; nobody where there is none."""
     if not settings.registry:
         return None, None
     registry = OciRegistry(settings.registry, settings.repository, registry_network(settings.registry, os.environ))

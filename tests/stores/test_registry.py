@@ -215,6 +215,13 @@ async def test_what_is_made_on_one_engine_is_only_fetched_by_the_others(
         assert other.looks == {"pulled": 1}
         assert await other.owed() == 0
     assert set(published(own_registry)) == {made.digest}
+    # The other way round: removed by its name, nothing of it is left, and the older engine fetches it.
+    machine = private_engines["machine"]
+    machine.remove_image(made.image)
+    again = await hub(machine, own_registry.host, first.base)
+    fetched = await again.starts("demo-lib", "demo-heavy", "old-demo>=2")
+    assert again.looks == {"pulled": 1}
+    assert differing(tree(machine.client, fetched.image), files) == {}
 
 
 async def test_two_hubs_that_are_asked_for_ten_environments_at_once_make_one_image_of_each(
