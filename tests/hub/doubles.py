@@ -55,6 +55,8 @@ class FakeManager:
         events: What it reports.
         gate: What it waits for after that.
         declared: The `VOLUME` folders of the base.
+        present: Whether the engine has the images.
+        place: What is before the digest in their names.
         uid: The number of the base's own user.
         previews: What `preview` says, by requirements; of others it knows nothing.
         recent_choices: What `recent` says, whoever asks.
@@ -71,6 +73,7 @@ class FakeManager:
         self.closed = 0
         self.declared: tuple[str, ...] = ()
         self.present = True
+        self.place = REPOSITORY
         self.uid = 1000
         self.previews: dict[tuple[str, ...], Preview] = {}
         self.recent_choices: list[Mapping[str, Any]] = []
@@ -92,7 +95,7 @@ class FakeManager:
             raise self.error
         digest = digest_of(request)
         if self.present:
-            self._containers.images[f"{REPOSITORY}:{digest}"] = f"sha256:{digest}"
+            self._containers.images[f"{self.place}:{digest}"] = f"sha256:{digest}"
         base = BaseImage(
             reference=request.base,
             image_id="sha256:" + "0" * 64,
@@ -104,7 +107,7 @@ class FakeManager:
         )
         return Environment(
             digest=digest,
-            image=f"{REPOSITORY}:{digest}",
+            image=f"{self.place}:{digest}",
             base=base,
             probe=replace(_PROBE, uid=self.uid),
             lock=Lock(wheels=()),

@@ -123,6 +123,22 @@ async def test_our_images_are_never_pulled(hub: Hub) -> None:
     assert hub.docker.pulled == []
 
 
+async def test_images_that_are_named_after_a_registry_are_started_and_not_pulled_either(hub: Hub) -> None:
+    """What is fetched from there is judged first; DockerSpawner's own pull would not."""
+    hub.manager.place = f"registry.test:5000/{REPOSITORY}"
+    for policy in ("ifnotpresent", "always"):
+        hub.configure(pull_policy=policy, registry="registry.test:5000", remove=True)
+        assert (await hub.start("ada", {"packages": ["six"]})).status == 201
+        (created,) = hub.docker.containers.values()
+        assert created["Config"]["Image"].startswith(f"registry.test:5000/{REPOSITORY}:")
+        await hub.stop("ada")
+        hub.manager.present = False
+        hub.docker.images.clear()
+        assert (await hub.start("ada", {"packages": ["six"]})).status == 503
+        hub.manager.present = True
+    assert hub.docker.pulled == []
+
+
 async def test_an_image_that_took_the_name_of_ours_is_not_started(hub: Hub) -> None:
     """Between the moment at which the environment was found and the start of its container."""
     await hub.start("ada", {"packages": ["six"]})
