@@ -227,14 +227,16 @@ def test_settings_are_those_of_the_hubs_own_spawner_class(inventory, folder):
         "c = get_config()\n"
         "c.JupyterHub.spawner_class = OurSpawner\n"
         "c.OurSpawner.repository = 'our/env'\n"
+        "c.OurSpawner.registry = 'registry.test:5000'\n"
         "c.DockerSpawner.client_kwargs.update({'base_url': 'tcp://engine.example:2375'})\n"
     )
-    used = image("a", names=(f"our/env:{'a' * 64}",))
+    used = image("a", names=(f"registry.test:5000/our/env:{'a' * 64}",))
     use(used, days_ago=40, file="ours.sqlite")
     inventory.held = [used]
     assert cli.main(["gc", "--older-than", "30", "--config", "elsewhere.py"]) == 0
     assert inventory.arguments == {
         "repository": "our/env",
+        "registry": "registry.test:5000",
         "client_kwargs": {"base_url": "tcp://engine.example:2375"},
     }
     assert inventory.held == []

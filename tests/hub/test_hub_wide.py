@@ -19,6 +19,7 @@ from .doubles import REPOSITORY, Hub
 
 OTHER: dict[str, Any] = {
     "repository": "elsewhere/env",
+    "registry": "registry.example",
     "immutable": False,
     "index_url": "https://index.example/simple",
     "extra_index_urls": ["https://extra.example/simple"],
