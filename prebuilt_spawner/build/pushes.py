@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Protocol
@@ -25,10 +26,8 @@ _log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS = 15.0
 _LONGEST_PAUSE_SECONDS = 600.0
-MAX_ATTEMPTS = 20
-"""How often a push is tried that the registry or something else refuses; one that cannot be reached is no attempt."""
 KEPT = timedelta(days=14)
-"""For how long a push is tried."""
+"""For how long a push is tried. Not so many times: credentials may have run out, or an engine be down, for days."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,19 +136,21 @@ class Pushes:
     async def _work(self, provider: Provider) -> None:
         while True:
             await self._owed.wait()
-            self._owed.clear()
             try:
                 while await self._pay_next(provider):
                     pass
             except PrebuiltError as error:  # the ledger
                 _log.warning("What is to be pushed to the registry cannot be read: %s", error.message)
-                await self._pause()
             except Exception:
                 _log.exception("Pushing to the registry failed")
-                await self._pause()
+            else:
+                continue
+            await self._pause()
+            self._owed.set()
 
     async def _pay_next(self, provider: Provider) -> bool:
         """Push what is next; False where nothing is owed."""
+        self._owed.clear()  # before the look: what is owed from now on is not missed
         for owed in await self._memory.owed_pushes(hub=self._hub, place=self._place):
             try:
                 done = await self._push(owed, provider)
@@ -163,8 +164,8 @@ class Pushes:
                 )
             else:
                 self._pause_seconds = self._first_pause_seconds
-                await self._settle(owed)
                 self._tell(owed, done)
+                await self._settle(owed)
             return True
         return False
 
@@ -191,22 +192,26 @@ class Pushes:
             )
 
     async def _failed(self, owed: OwedPush, error: PrebuiltError) -> None:
-        unreachable = isinstance(error, RegistryUnavailable)
-        if self._now() - owed.since > KEPT or (not unreachable and owed.attempts + 1 >= MAX_ATTEMPTS):
+        registrys = isinstance(error, RegistryUnavailable | RegistryRefusal)
+        if self._now() - owed.since > KEPT:
             _log.error("Pushing %s to the registry is given up: %s (%s)", owed.digest, error.message, error.detail)
             await self._settle(owed)
             return
         # What is the matter with the registry has been said, once.
-        level = logging.DEBUG if isinstance(error, RegistryUnavailable | RegistryRefusal) else logging.INFO
+        level = logging.DEBUG if registrys else logging.INFO
         _log.log(level, "%s is pushed to the registry later: %s (%s)", owed.digest, error.message, error.detail)
-        if not unreachable:
-            await self._memory.count_push_attempt(hub=self._hub, place=self._place, digest=owed.digest)
-        await self._pause()
+        await self._memory.count_push_attempt(hub=self._hub, place=self._place, digest=owed.digest)
+        # What is this one's own trouble is none of those that come next.
+        await self._pause(for_all=registrys)
 
     async def _settle(self, owed: OwedPush) -> None:
         await self._memory.settle_push(hub=self._hub, place=self._place, digest=owed.digest)
 
-    async def _pause(self) -> None:
-        await asyncio.sleep(self._pause_seconds)
+    async def _pause(self, *, for_all: bool = True) -> None:
+        """Wait; a new debt ends it where what is the matter is not the registry's or the ledger's."""
+        if for_all:
+            await asyncio.sleep(self._pause_seconds)
+        else:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._owed.wait(), self._pause_seconds)
         self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
-        self._owed.set()
