@@ -158,7 +158,7 @@ class RegistrySession:
         if self._stop.is_set() and method != "DELETE":  # who leaves may still tidy up
             raise Cancelled
         url = path if "://" in path else self._origin + path
-        own = urlsplit(url).netloc == self._host
+        own = _without_default_port(urlsplit(url).netloc) == _without_default_port(self._host)
         given = {"Authorization": self._authorization} if own and self._authorization else {}
         return self._session.request(
             method,
@@ -216,6 +216,10 @@ class RegistrySession:
             if self._stop.is_set():
                 raise Cancelled from None
             raise RegistryUnavailable(_UNREACHABLE, detail=f"{self._host}: {type(error).__name__}: {words}") from None
+
+
+def _without_default_port(host: str) -> str:
+    return re.sub(r":(?:80|443)\Z", "", host)
 
 
 def _credentials(host: str) -> tuple[str, str, str]:
