@@ -116,9 +116,11 @@ def _joined(lines: list[str]) -> Iterator[str | Entry]:
             yield Entry(text=line.strip(" \t"), mistake=message)
             continue
         # Comments go first: a backslash at the end of one does not carry it on, or it would swallow the next package.
-        line = pattern(_COMMENT).sub("", line).strip(" \t")
-        if line.endswith("\\"):
-            pending.append(line[:-1])
+        line = pattern(_COMMENT).sub("", line)
+        bare = line.rstrip(" \t")
+        if bare.endswith("\\"):
+            # What is spaced out stays so: the space at either side of the break is not taken away.
+            pending.append(bare[:-1] + line[len(bare) :])
             continue
         yield "".join([*pending, line]).strip(" \t")
         pending = []

@@ -120,9 +120,10 @@ function prebuiltPackages(rules) {
         found.push({ text: trimmed(line), mistake: message });
         continue;
       }
-      const bare = trimmed(line.replace(comment, ""));
-      if (bare.endsWith("\\")) pending.push(bare.slice(0, -1));
-      else logical(bare);
+      const rest = line.replace(comment, "");
+      const bare = trimmedEnd(rest);
+      if (bare.endsWith("\\")) pending.push(bare.slice(0, -1) + rest.slice(bare.length));
+      else logical(rest);
     }
     logical("");
     return found;
