@@ -85,10 +85,16 @@ class PolicyRefusal(RequestError):
 
 
 class UnresolvableRequest(RequestError):
-    """No set of wheels satisfies the request on this base."""
+    """No set of wheels satisfies the request on this base.
+
+    Attributes:
+        sources: Packages without a fitting wheel, as requirements by the versions that were looked for: wheels that are
+            made of their sources might satisfy it. Empty where nobody said so.
+    """
 
     status = 422
     reason = "unresolvable"
+    sources: tuple[str, ...] = ()
 
 
 class UnbuildableEnvironment(RequestError):

@@ -12,6 +12,7 @@ from prebuilt_spawner.adapters.docker_engine import DockerEngine
 from prebuilt_spawner.adapters.docker_handover import Handover
 from prebuilt_spawner.build.events import ignore
 from prebuilt_spawner.build.provider import Environment, EnvironmentRequest
+from prebuilt_spawner.build.sources import SourceBuildLimits
 from prebuilt_spawner.hub import runtime
 from prebuilt_spawner.hub.runtime import RuntimeSettings, build_manager
 
@@ -47,6 +48,8 @@ async def assembled(
         max_concurrent_builds=1,
         max_queued_builds=0,
         failure_ttl=0,
+        allow_source_builds=True,
+        source_build_limits=SourceBuildLimits(),
         max_cache_bytes=0,
         min_free_bytes=0,
         client_kwargs=client_kwargs or {},

@@ -18,7 +18,7 @@ PACKAGE = Path(prebuilt_spawner.__file__).parent
 ERROR_CLASSES = {
     name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.PrebuiltError)
 }
-IMPORTED = {"TELL": failure.TELL, "GENERIC_MESSAGE": hub_errors.GENERIC_MESSAGE}
+IMPORTED = {"TELL": failure.TELL, "SOURCE_ADVICE": failure.SOURCE_ADVICE, "GENERIC_MESSAGE": hub_errors.GENERIC_MESSAGE}
 """Constants that modules share."""
 
 MAX_CHARACTERS = 400

@@ -23,7 +23,8 @@ from .uv_cache import UV_FOLDER, clean_uv_cache
 
 _log = logging.getLogger(__name__)
 
-_KEPT_FOLDERS = ("wheels", "installed", "fragments")
+BUILT_FOLDER = "built"
+_KEPT_FOLDERS = ("wheels", "installed", "fragments", BUILT_FOLDER)
 """Whose entries go one by one. What is known of bases (`probes`, `base-metadata`) is small and always stays."""
 
 _TEMPORARY = ".new-"
@@ -157,6 +158,8 @@ def enforce(
 def _entries(cache_dir: Path) -> Iterator[_Entry]:
     for name in _KEPT_FOLDERS:
         for folder in _listed(cache_dir / name):
+            if folder.name.startswith(_TEMPORARY):
+                continue
             for group in _groups(folder):
                 entry = _entry(group)
                 if entry is not None:

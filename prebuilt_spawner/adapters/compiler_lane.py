@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
 import time
 from collections.abc import Callable, Sequence
 from threading import Event
-from typing import Any
-
-import docker
 
 from ..image.archive import read_parts
 from ..image.bytecode import Module
+from .attached import STDERR, STDOUT, Attached, Ended
 from .docker_client import Cancelled
 
-_LOOK_SECONDS = 0.1
-_RECEIVE_BYTES = 256 * 1024
 _MAX_LINE_BYTES = 1 << 20
 _GROWTH = 64
 """How much larger than its source bytecode may be, and what it may be in any case; a limit for what is believed."""
 _MIN_BYTES = 1 << 20
-_STDOUT, _STDERR = 1, 2
 
 
 class LaneBroken(Exception):
@@ -32,23 +25,12 @@ class LaneBroken(Exception):
 class Lane:
     """A container, and the connection to it. For one thread at a time."""
 
-    def __init__(self, client: docker.APIClient, container: str, stream: Any, *, image_id: str) -> None:
+    def __init__(self, attached: Attached, container: str, *, image_id: str) -> None:
         self.image_id = image_id
         self.container = container
-        self._client = client
-        self._stream = stream
-        # docker-py wraps the socket where it speaks plain HTTP.
-        self._socket: socket.socket = getattr(stream, "_sock", stream)
-        self._socket.settimeout(_LOOK_SECONDS)
+        self._attached = attached
         self._received = bytearray()
-        self._frame = bytearray()
         self._errors = bytearray()
-
-    @classmethod
-    def attached(cls, client: docker.APIClient, container: str, *, image_id: str) -> Lane:
-        """The connection to a container that is not started yet."""
-        params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-        return cls(client, container, client.attach_socket(container, params), image_id=image_id)
 
     def ask(self, batch: Sequence[Module], limit_seconds: float, stop: Event) -> list[bytes] | None:
         """The bytecode of each module, empty where it has none; None where the interpreter broke down.
@@ -68,18 +50,16 @@ class Lane:
 
         try:
             listing = [[module.path, module.source.size_bytes] for module in batch]
-            self._send(json.dumps({"modules": listing}).encode() + b"\n", check)
+            self._attached.send(json.dumps({"modules": listing}).encode() + b"\n", check)
             for chunk in read_parts([module.source.content for module in batch]):
-                self._send(chunk, check)
+                self._attached.send(chunk, check)
             return self._answer(batch, check)
         except OSError as error:
             raise LaneBroken(f"{error!r}, {self._said()}") from error
 
     def close(self) -> None:
         """Release the connection; the container ends with it."""
-        with contextlib.suppress(OSError):
-            self._stream.close()
-        self._client.close()
+        self._attached.close()
 
     def _answer(self, batch: Sequence[Module], check: Callable[[], None]) -> list[bytes] | None:
         line = self._line(check)
@@ -94,15 +74,6 @@ class Lane:
         if len(sizes) != len(batch) or any(size > limit for size, limit in zip(sizes, most, strict=True)):
             raise LaneBroken("an answer of absurd size")
         return [self._take(size, check) if size > 0 else b"" for size in sizes]
-
-    def _send(self, content: bytes, check: Callable[[], None]) -> None:
-        rest = memoryview(content)
-        while rest:
-            check()
-            try:
-                rest = rest[self._socket.send(rest) :]
-            except TimeoutError:
-                continue
 
     def _line(self, check: Callable[[], None]) -> bytes:
         while b"\n" not in self._received:
@@ -121,27 +92,15 @@ class Lane:
         return taken
 
     def _receive(self, check: Callable[[], None]) -> None:
-        """More of what the container prints, out of the frames that the engine puts it in (Docker's attach API)."""
-        check()
         try:
-            chunk = self._socket.recv(_RECEIVE_BYTES)
-        except TimeoutError:
-            return
-        if not chunk:
-            raise LaneBroken(f"it ended, {self._said()}")
-        self._frame += chunk
-        start = 0
-        while len(self._frame) - start >= 8:
-            size = int.from_bytes(self._frame[start + 4 : start + 8], "big")
-            if len(self._frame) - start - 8 < size:
-                break
-            payload = self._frame[start + 8 : start + 8 + size]
-            if self._frame[start] == _STDERR:
+            found = self._attached.receive(check)
+        except Ended:
+            raise LaneBroken(f"it ended, {self._said()}") from None
+        for stream, payload in found:
+            if stream == STDERR:
                 self._errors = (self._errors + payload)[-4000:]
-            elif self._frame[start] == _STDOUT:
+            elif stream == STDOUT:
                 self._received += payload
-            start += 8 + size
-        del self._frame[:start]
 
     def _said(self) -> str:
         return f"it said: {self._errors.decode('utf-8', 'replace') or 'nothing'}"

@@ -24,6 +24,7 @@ from ..environment.base import BaseImage, BaseProbe
 from ..errors import EngineFailure, LayersGone, PrebuiltError
 from ..image.bytecode import Module, batches_of
 from ..image.names import COMPILER_LABEL
+from .attached import Attached
 from .compiler_lane import Lane, LaneBroken
 from .docker_client import Cancelled, DockerClient
 
@@ -155,7 +156,7 @@ class DockerCompiler:
         container = ""
         try:
             container = _create(client, base, probe, self._labels, self._limits)
-            lane = Lane.attached(client, container, image_id=base.image_id)
+            lane = Lane(Attached(client, container), container, image_id=base.image_id)
             client.start(container)
         except BaseException as error:
             _remove(client, container)

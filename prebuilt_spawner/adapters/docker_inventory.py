@@ -1,4 +1,4 @@
-"""What a Docker Engine holds of ours: images, and the containers that probe, compile and check."""
+"""What a Docker Engine holds of ours: images, and the containers that probe, compile, build and check."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from ..image.names import (
     HUB_LABEL,
     PACKAGES_LABEL,
     PROBE_LABEL,
+    SANDBOX_LABEL,
 )
 from .docker_bases import base_of, labels_of
 from .docker_client import DockerClient
@@ -192,7 +193,7 @@ def _remove_left_helpers(client: docker.APIClient, labels: list[str], hub: str, 
 
 
 def _helpers(client: docker.APIClient, labels: list[str]) -> Iterable[str]:
-    for label in (PROBE_LABEL, COMPILER_LABEL, CHECK_LABEL):
+    for label in (PROBE_LABEL, COMPILER_LABEL, SANDBOX_LABEL, CHECK_LABEL):
         for container in client.containers(all=True, filters={"label": [label, *labels]}):
             yield container["Id"]
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
-from ..build.failure import TELL, Failure, Kind
+from packaging.requirements import Requirement
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from ..build.failure import SOURCE_ADVICE, TELL, Failure, Kind
 from ..environment.names import meant_by, suggestion
-from ..errors import PrebuiltError
+from ..errors import PrebuiltError, UnresolvableRequest
 from .uv_surroundings import surroundings_error
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?:\[[^\]\s]*\])?"
@@ -44,6 +48,9 @@ _NO_FITTING_WHEEL = re.compile(
 _PYTHON = re.compile(rf"(?P<name>{_NAME})(?P<spec>{_SPEC}?) depends on Python(?P<python>{_SPEC})")
 _YANKED = re.compile(rf"(?P<name>{_NAME})==(?P<version>[^\s,]+) was yanked")
 _URL_DEPENDENCY = re.compile(rf"for package `(?P<name>{_NAME})==.*was included as a URL dependency")
+_SOURCES_MAY_HELP = frozenset(
+    {Kind.SOURCE_ONLY, Kind.NO_FITTING_WHEEL, Kind.CONFLICT, Kind.NO_SUCH_VERSION, Kind.UNRESOLVABLE}
+)
 _MAX_CHARACTERS = 100_000
 _MAX_WORD_CHARACTERS = 150
 
@@ -84,7 +91,12 @@ def explain(output: str, question: Question) -> PrebuiltError:
         return error
     if "No solution found" not in text and not _URL_DEPENDENCY.search(text):
         return Failure(kind=Kind.INDEX, what="The packages could not be looked up.", advice=TELL).error(detail=output)
-    return _Derivation(text.partition("hint:")[0], question).failure().error(detail=output)
+    derivation = _Derivation(text.partition("hint:")[0], question)
+    failure = derivation.failure()
+    found = failure.error(detail=output)
+    if isinstance(found, UnresolvableRequest) and failure.kind in _SOURCES_MAY_HELP:
+        found.sources = tuple(derivation.sources())
+    return found
 
 
 def _plain(output: str) -> str:
@@ -124,6 +136,18 @@ class _Derivation:
             self._yanked,
         )
         return next((failure for candidate in candidates if (failure := candidate()) is not None), self._anything())
+
+    def sources(self) -> Iterator[str]:
+        """What has no fitting wheel, with the versions that are wanted of it."""
+        matches = (*_SOURCE_ONLY.finditer(self._text), *_NO_FITTING_WHEEL.finditer(self._text))
+        for name in dict.fromkeys(_name(match["name"]) for match in matches):
+            asked = self._question.requirements.get(name, name)
+            wanted = SpecifierSet(str(Requirement(asked).specifier))
+            for demand in self._demands:
+                if demand.what == name and demand.who:
+                    with suppress(InvalidSpecifier):  # "this or that"
+                        wanted &= SpecifierSet(demand.spec)
+            yield f"{name}{wanted}"
 
     def _find_demands(self) -> Iterator[_Demand]:
         for match in _NEEDS.finditer(self._text):
@@ -261,7 +285,7 @@ class _Derivation:
                 kind=Kind.SOURCE_ONLY,
                 what=f"{self._version(name, match['spec'])} has no wheel, only source, which this hub does not "
                 f"build{self._because_of(name)}.",
-                advice=f"Did you mean {meant}?" if meant else "Try a version with a wheel, or another package.",
+                advice=f"Did you mean {meant}? {SOURCE_ADVICE}" if meant else SOURCE_ADVICE,
                 package=name,
             )
         return None

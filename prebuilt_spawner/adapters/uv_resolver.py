@@ -22,7 +22,7 @@ from packaging.version import Version
 from ..build.failure import TELL, Failure, Kind, disk_failure
 from ..build.interface import ResolveRequest
 from ..environment.base import BaseProbe
-from ..environment.lock import Lock, parse_pylock
+from ..environment.lock import Lock, LockedWheel, parse_pylock
 from ..environment.requirements import requirement_name
 from ..errors import (
     BaseImageUnavailable,
@@ -135,17 +135,20 @@ class UvResolver:
             with tempfile.TemporaryDirectory(prefix="prebuilt-spawner-") as name:
                 folder = Path(name)
                 _write(folder, question)
+                places = [wheels, *(made.path.parent for made in request.made)]
                 status, errors = await self._run(
-                    self._command(request.probe, platform, wheels), folder, question.requirements
+                    self._command(request.probe, platform, places), folder, question.requirements
                 )
                 output = (folder / "pylock.toml").read_text() if status == 0 else ""
         except OSError as error:
             raise disk_failure(error).error(detail=str(error)) from error
         if status != 0:
             raise await self._explained(self._network.redact(errors), request, question)
-        lock = await asyncio.to_thread(_lock, output, request.probe, question.versions)
+        built = tuple(made.wheel for made in request.made)
+        lock, chosen = await asyncio.to_thread(_lock, output, request.probe, question.versions, built)
         self._require_remote(lock)
-        return Lock(wheels=tuple(replace(wheel, url=self._network.stored_url(wheel.url)) for wheel in lock.wheels))
+        found = (replace(wheel, url=self._network.stored_url(wheel.url)) for wheel in lock.wheels)
+        return Lock(wheels=tuple(sorted((*found, *chosen), key=lambda wheel: wheel.name)))
 
     def _require_remote(self, lock: Lock) -> None:
         """That an index on the network does not send the hub to its own files."""
@@ -186,14 +189,15 @@ class UvResolver:
             raise FileNotFoundError(f"{place} could not be made")
         return place
 
-    def _command(self, probe: BaseProbe, platform: str, wheels: Path) -> list[str]:
+    def _command(self, probe: BaseProbe, platform: str, places: Sequence[Path]) -> list[str]:
         """Nothing in it comes from a user: everybody on the machine can list processes, and a requirement that
         begins with a dash would be an option."""
         return [
             self._uv,
             *_PIP_COMPILE,
             *("--python", sys.executable, "--python-version", probe.python_version, "--python-platform", platform),
-            *("--cache-dir", str(self._cache), "--find-links", str(wheels)),
+            *("--cache-dir", str(self._cache)),
+            *(argument for place in places for argument in ("--find-links", str(place))),
             "-",
         ]
 
@@ -256,12 +260,19 @@ def _question(request: ResolveRequest, question: UvInput, seen: Collection[str])
     )
 
 
-def _lock(output: str, probe: BaseProbe, present: Mapping[str, Version]) -> Lock:
-    """What uv found, without what the base has already (of which uv may have seen nothing but our metadata)."""
+def _lock(
+    output: str, probe: BaseProbe, present: Mapping[str, Version], built: Sequence[LockedWheel]
+) -> tuple[Lock, tuple[LockedWheel, ...]]:
+    """What uv found on the index, and of what was built. What the base has already is left out: uv may have seen
+    nothing but our metadata of it."""
     document = tomllib.loads(output)
-    document["packages"] = [package for package in document.get("packages", ()) if not _is_present(package, present)]
+    found = [package for package in document.get("packages", ()) if not _is_present(package, present)]
+    versions = {package["name"]: Version(package["version"]) for package in found}
+    chosen = tuple(wheel for wheel in built if versions.get(wheel.name) == Version(wheel.version))
+    names = {wheel.name for wheel in chosen}
+    document["packages"] = [package for package in found if package["name"] not in names]
     try:
-        return parse_pylock(tomli_w.dumps(document), probe, source="the package index")
+        return parse_pylock(tomli_w.dumps(document), probe, source="the package index"), chosen
     except MalformedRequest as error:
         failure = Failure(kind=Kind.INDEX_BROKEN, what=error.message, advice=TELL)
         raise failure.error(detail=error.detail) from error

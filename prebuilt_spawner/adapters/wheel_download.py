@@ -15,7 +15,7 @@ from urllib.request import url2pathname
 import requests
 
 from ..build.failure import TELL, Failure, Kind, disk_failure
-from ..environment.lock import LockedWheel
+from ..environment.lock import LockedFile
 from ..errors import PrebuiltError
 from ..image.whole_file import appearing_whole
 from .network import NetworkSettings
@@ -57,7 +57,7 @@ class Download:
     """
 
     def __init__(
-        self, wheel: LockedWheel, target: Path, network: NetworkSettings, *, silence_seconds: float, retries: int
+        self, wheel: LockedFile, target: Path, network: NetworkSettings, *, silence_seconds: float, retries: int
     ) -> None:
         self.received_bytes = 0
         self._wheel = wheel

@@ -29,7 +29,7 @@ from ..build.failure import TELL, Failure, Kind, disk_failure, failure_of
 from ..build.interface import BytecodeCompiler
 from ..build.sharing import SharedTasks
 from ..environment.base import BaseImage, BaseProbe
-from ..environment.lock import LockedWheel
+from ..environment.lock import LockedFile, LockedWheel
 from ..environment.sizes import size_in_words
 from ..errors import PolicyRefusal, StorageFailure, UnbuildableEnvironment
 from ..image.bytecode import modules_of, with_bytecode
@@ -44,6 +44,7 @@ from ..image.fragment import (
 )
 from ..image.whole_file import appearing_whole
 from ..image.worker_protocol import job_for
+from .built_wheels import built_file
 from .cache_folder import make_folder
 from .cache_limit import note_use
 from .install_workers import InstallWorkers
@@ -101,7 +102,7 @@ class DiskWheelStore:
         self._workers: InstallWorkers | None = None
 
     async def fetch(
-        self, wheels: Sequence[LockedWheel], *, report: Report, max_unsized_bytes: int | None = None
+        self, wheels: Sequence[LockedFile], *, report: Report, max_unsized_bytes: int | None = None
     ) -> None:
         """See `prebuilt_spawner.build.interface.WheelStore`. Reports bytes, of what was not here yet."""
         there = await asyncio.gather(*(self._on_disk(self._is_here, wheel) for wheel in wheels))
@@ -114,11 +115,11 @@ class DiskWheelStore:
             return
         tasks = [
             asyncio.create_task(
-                self._downloads.run(self._wheel_path(wheel), partial(self._download, wheel), report=ignore)
+                self._downloads.run(self._file_path(wheel), partial(self._download, wheel), report=ignore)
             )
             for wheel in missing
         ]
-        progress = _DownloadProgress(missing, lambda wheel: self._under_way.get(self._wheel_path(wheel)))
+        progress = _DownloadProgress(missing, lambda wheel: self._under_way.get(self._file_path(wheel)))
 
         def reached() -> int:
             _refuse_unsized(progress.received, max_unsized_bytes)
@@ -127,6 +128,10 @@ class DiskWheelStore:
         await _all_done(tasks, lambda: report(progress.event()), reached)
         await self._on_disk(self._check_unsized, wheels, max_unsized_bytes)
         report(progress.last_event())
+
+    def path(self, file: LockedFile) -> Path:
+        """See `prebuilt_spawner.build.interface.WheelStore`."""
+        return self._file_path(file)
 
     async def fragments(
         self, wheels: Sequence[LockedWheel], base: BaseImage, probe: BaseProbe, *, report: Report
@@ -182,33 +187,35 @@ class DiskWheelStore:
         except OSError as error:
             raise disk_failure(error).error(detail=str(error)) from error
 
-    def _check_unsized(self, wheels: Sequence[LockedWheel], max_bytes: int | None) -> None:
+    def _check_unsized(self, wheels: Sequence[LockedFile], max_bytes: int | None) -> None:
         """What is here counts whoever brought it, or who tries again would have it."""
         if max_bytes is not None:
             unsized = (wheel for wheel in wheels if wheel.size_bytes is None)
-            _refuse_unsized({wheel: self._wheel_path(wheel).stat().st_size for wheel in unsized}, max_bytes)
+            _refuse_unsized({wheel: self._file_path(wheel).stat().st_size for wheel in unsized}, max_bytes)
 
     def _make_folder(self, folder: Path) -> None:
         make_folder(folder, cache_dir=self._cache_dir)
 
     # Wheels
 
-    def _wheel_path(self, wheel: LockedWheel) -> Path:
+    def _file_path(self, file: LockedFile) -> Path:
         # Locks are read strictly, and a path is still not made from whatever a text says.
-        if Path(wheel.filename).name != wheel.filename or len(wheel.sha256) != 64 or not wheel.sha256.isalnum():
-            raise ValueError(f"not a wheel's name and hash: {wheel.filename!r}, {wheel.sha256!r}")
-        return self._wheels / wheel.sha256[:2] / wheel.sha256 / wheel.filename
+        if Path(file.filename).name != file.filename or len(file.sha256) != 64 or not file.sha256.isalnum():
+            raise ValueError(f"not a file's name and hash: {file.filename!r}, {file.sha256!r}")
+        return self._wheels / file.sha256[:2] / file.sha256 / file.filename
 
-    def _is_here(self, wheel: LockedWheel) -> bool:
+    def _is_here(self, wheel: LockedFile) -> bool:
         """Whole, as far as its size tells; where the index said none, as its hash tells."""
-        path = self._wheel_path(wheel)
+        path = self._file_path(wheel)
         if not path.is_file():
             return False
         note_use(path)
-        return path.stat().st_size == wheel.size_bytes if wheel.size_bytes is not None else _is_intact(path, wheel)
+        return (
+            path.stat().st_size == wheel.size_bytes if wheel.size_bytes is not None else _is_intact(path, wheel.sha256)
+        )
 
-    async def _download(self, wheel: LockedWheel, report: Report) -> None:
-        path = self._wheel_path(wheel)
+    async def _download(self, wheel: LockedFile, report: Report) -> None:
+        path = self._file_path(wheel)
         await self._on_disk(self._make_folder, path.parent)
         download = Download(wheel, path, self._network, silence_seconds=self._silence_seconds, retries=self._retries)
         self._under_way[path] = download
@@ -278,11 +285,20 @@ class DiskWheelStore:
             stream.write(fragment_to_json(fragment, installed=installed))
         return fragment
 
-    async def _install(self, wheel: LockedWheel, probe: BaseProbe) -> InstalledWheel:
-        path = self._wheel_path(wheel)
-        body, index = self._paths(self._installed, installed_key(wheel.sha256, probe))
-        if not await self._on_disk(path.is_file):
+    def _located(self, wheel: LockedWheel) -> tuple[Path, str]:
+        """Where the wheel is, and the SHA-256 that its bytes had when it came."""
+        if wheel.source is None:
+            path, sha256 = self._file_path(wheel), wheel.sha256
+        else:
+            built = built_file(self._cache_dir, wheel.sha256)
+            path, sha256 = (built.path, built.sha256) if built is not None else (self._cache_dir, "")
+        if not path.is_file():
             raise StorageFailure(f"The hub's copy of {wheel.name} has gone. Start again.", package=wheel.name)
+        return path, sha256
+
+    async def _install(self, wheel: LockedWheel, probe: BaseProbe) -> InstalledWheel:
+        path, sha256 = await self._on_disk(self._located, wheel)
+        body, index = self._paths(self._installed, installed_key(wheel.sha256, probe))
         await self._on_disk(self._make_folder, body.parent)
         if self._workers is None:
             self._workers = InstallWorkers(self._worker_count)
@@ -290,7 +306,7 @@ class DiskWheelStore:
             await self._workers.run(job_for(wheel=path, wheel_sha256=wheel.sha256, probe=probe, body=body, index=index))
         except UnbuildableEnvironment as error:
             # The wheel's fault, unless our copy of it has changed since it was verified.
-            if not await self._on_disk(_is_intact, path, wheel):
+            if not await self._on_disk(_is_intact, path, sha256):
                 await self._on_disk(path.unlink)
                 raise StorageFailure(
                     f"The hub's copy of {wheel.name} was damaged and has been removed. Start again.",
@@ -313,7 +329,7 @@ class DiskWheelStore:
 class _DownloadProgress:
     """How many bytes of some wheels have arrived, whoever asked for them first."""
 
-    def __init__(self, wheels: Sequence[LockedWheel], under_way: Callable[[LockedWheel], Download | None]) -> None:
+    def __init__(self, wheels: Sequence[LockedFile], under_way: Callable[[LockedFile], Download | None]) -> None:
         self._under_way = under_way
         self.received = dict.fromkeys(wheels, 0)
         sizes = [wheel.size_bytes for wheel in wheels]
@@ -341,7 +357,7 @@ class _DownloadProgress:
         return BuildEvent(phase=Phase.DOWNLOADING, message=self._message, done=done, total=done)
 
 
-def _refuse_unsized(received_bytes: Mapping[LockedWheel, int], max_bytes: int | None) -> None:
+def _refuse_unsized(received_bytes: Mapping[LockedFile, int], max_bytes: int | None) -> None:
     unsized = {wheel: received for wheel, received in received_bytes.items() if wheel.size_bytes is None}
     if max_bytes is not None and sum(unsized.values()) > max_bytes:
         largest = max(unsized, key=lambda wheel: unsized[wheel])
@@ -371,9 +387,9 @@ async def _all_done(tasks: Sequence[asyncio.Task[T]], tell: Callable[[], None], 
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _is_intact(path: Path, wheel: LockedWheel) -> bool:
+def _is_intact(path: Path, sha256: str) -> bool:
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
-    return digest.hexdigest() == wheel.sha256
+    return digest.hexdigest() == sha256

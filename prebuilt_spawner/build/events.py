@@ -13,6 +13,8 @@ class Phase(str, Enum):
 
     WAITING = "waiting"
     RESOLVING = "resolving"
+    BUILDING = "building"
+    """A wheel is made of a source distribution."""
     DOWNLOADING = "downloading"
     PREPARING = "preparing"
     SAVING = "saving"

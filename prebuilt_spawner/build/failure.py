@@ -37,11 +37,14 @@ from ..errors import (
 TELL = "Please tell the administrator of this hub."
 """What to do about what no user can mend."""
 
+SOURCE_ADVICE = "Try another package, or an older version that has a wheel, or ask the administrator."
+"""What to do where nothing is built from source."""
+
 
 class Kind(str, Enum):
     """What went wrong, in a word that stays: the ledger and the metrics keep it, and failures are remembered by it.
 
-    The first four groups are a user's to mend, the others the administrator's. Words that are an error class's `reason`
+    The first five groups are a user's to mend, the others the administrator's. Words that are an error class's `reason`
     stand for what is not told more finely.
     """
 
@@ -58,6 +61,18 @@ class Kind(str, Enum):
     TOO_LARGE = "too-large"
     FILE_CONFLICT = "file-conflict"
     UNBUILDABLE = "unbuildable"
+
+    BUILD_TOOL = "build-tool"
+    BUILD_HEADER = "build-header"
+    BUILD_NETWORK = "build-network"
+    BUILD_MEMORY = "build-memory"
+    BUILD_PROCESSES = "build-processes"
+    BUILD_TIME = "build-time"
+    BUILD_DISK = "build-disk"
+    BUILD_OUTPUT = "build-output"
+    BUILD_METADATA = "build-metadata"
+    BUILD_NO_WHEEL = "build-no-wheel"
+    BUILD_FAILED = "build-failed"
 
     POLICY = "policy"
     MALFORMED = "malformed"
@@ -92,7 +107,11 @@ _UNRESOLVABLE = (
     *(Kind.NO_SUCH_PACKAGE, Kind.NO_SUCH_VERSION, Kind.CONFLICT, Kind.SOURCE_ONLY, Kind.NO_FITTING_WHEEL),
     *(Kind.OTHER_PYTHON, Kind.WITHDRAWN, Kind.OUTSIDE_INDEX, Kind.UNRESOLVABLE),
 )
-_UNBUILDABLE = (Kind.TOO_LARGE, Kind.FILE_CONFLICT, Kind.UNBUILDABLE)
+_UNBUILDABLE = (
+    *(Kind.TOO_LARGE, Kind.FILE_CONFLICT, Kind.UNBUILDABLE),
+    *(Kind.BUILD_TOOL, Kind.BUILD_HEADER, Kind.BUILD_NETWORK, Kind.BUILD_MEMORY, Kind.BUILD_PROCESSES, Kind.BUILD_TIME),
+    *(Kind.BUILD_DISK, Kind.BUILD_OUTPUT, Kind.BUILD_METADATA, Kind.BUILD_NO_WHEEL, Kind.BUILD_FAILED),
+)
 _OF_PACKAGES = frozenset((*_UNRESOLVABLE, *_UNBUILDABLE))
 
 _ERRORS: Mapping[Kind, type[PrebuiltError]] = {

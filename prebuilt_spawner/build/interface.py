@@ -12,10 +12,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..environment.base import BaseImage, BaseProbe
-from ..environment.lock import Lock, LockedWheel
+from ..environment.lock import Lock, LockedFile, LockedWheel
 from ..image.bytecode import Module
 from ..image.fragment import Fragment
 from ..image.layer import ImagePlan
@@ -23,6 +24,9 @@ from ..image.stacking import Stack
 from .events import Report
 from .lookups import LastBuild, Lookup
 from .usual import UsualTimes
+
+if TYPE_CHECKING:
+    from .sources import MadeWheel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,13 +118,14 @@ class ResolveRequest:
     Attributes:
         requirements: Canonical requirements, as `environment.requirements` makes them.
         probe: The base that they are for.
-        preferences: Versions by normalised name to keep where the request allows it; they go before the
-            base's own versions and before newer ones.
+        preferences: Versions by normalised name to keep where the request allows it, before the base's and newer ones.
+        made: Wheels that were built from source, to choose from besides those of the index.
     """
 
     requirements: tuple[str, ...]
     probe: BaseProbe
     preferences: Mapping[str, str] = field(default_factory=dict)
+    made: tuple[MadeWheel, ...] = ()
 
 
 class Resolver(Protocol):
@@ -131,7 +136,7 @@ class Resolver(Protocol):
         name the base has replaces the base's.
 
         Raises:
-            UnresolvableRequest: Nothing satisfies it; names the package and what to try.
+            UnresolvableRequest: Nothing satisfies it; its `sources` say what could be built for it from source.
             IndexUnavailable: The index did not answer, or answered nonsense.
         """
 
@@ -157,9 +162,9 @@ class WheelStore(Protocol):
     """Wheels and their fragments, fetched and made once, kept on the hub's disk."""
 
     async def fetch(
-        self, wheels: Sequence[LockedWheel], *, report: Report, max_unsized_bytes: int | None = None
+        self, wheels: Sequence[LockedFile], *, report: Report, max_unsized_bytes: int | None = None
     ) -> None:
-        """Have every wheel here, verified against its SHA-256.
+        """Have every file of an index here, verified against its SHA-256.
 
         Args:
             max_unsized_bytes: How much those may have together whose size the lock does not say; None is no limit.
@@ -170,11 +175,13 @@ class WheelStore(Protocol):
             StorageFailure: It cannot be written.
         """
 
+    def path(self, file: LockedFile) -> Path:
+        """Where a file is that has been fetched."""
+
     async def fragments(
         self, wheels: Sequence[LockedWheel], base: BaseImage, probe: BaseProbe, *, report: Report
     ) -> tuple[Fragment, ...]:
-        """A fragment for each wheel, in the wheels' order, for the base's scheme, compiled by its interpreter. The
-        wheels have been fetched.
+        """A fragment for each wheel, in the wheels' order, for the base's scheme, compiled by its interpreter.
 
         Raises:
             UnbuildableEnvironment: A wheel is malformed or tries to write where it may not.

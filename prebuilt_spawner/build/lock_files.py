@@ -38,7 +38,7 @@ class LockFiles:
         if lock is None:
             source = f"the lock file of the profile {profile.slug}"
             lock = await self._reading.run(
-                key, lambda _: asyncio.to_thread(_parsed, profile.pylock, probe, source), report=ignore
+                key, lambda _: asyncio.to_thread(_parsed, profile.pylock, base, probe, source), report=ignore
             )
         self._kept.pop(key, None)  # to the end: the first one is the one that was used longest ago
         self._kept[key] = lock
@@ -51,9 +51,9 @@ class LockFiles:
         await self._reading.close()
 
 
-def _parsed(text: str, probe: BaseProbe, source: str) -> Lock:
+def _parsed(text: str, base: BaseImage, probe: BaseProbe, source: str) -> Lock:
     try:
-        return parse_pylock(text, probe, source=source)
+        return parse_pylock(text, probe, source=source, base_digest=base.digest)
     except RequestError as error:
         # The file is not the user's, whatever it is that should be written in it.
         raise type(error)(

@@ -7,52 +7,33 @@ profile and more (scope `extras:<slug>`) by what was asked and the profile's loc
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import fields, replace
+from functools import partial
 from typing import TypeAlias
 
 from packaging.version import InvalidVersion, Version
 
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.digest import lineage_digest, lock_digest, request_digest
-from ..environment.lock import Lock
+from ..environment.lock import Lock, LockedFile, LockedWheel
 from ..environment.policy import check_lock
 from ..environment.requirements import merge_requirements
 from ..environment.root import refuse_root
 from ..environment.spec import EnvironmentSpec
-from ..errors import PolicyRefusal, RequestError
-from .events import BuildEvent, Phase, Report
-from .interface import Ledger, Resolver, ResolveRequest, StoredLock
+from ..errors import PolicyRefusal
+from .events import Report
+from .interface import Ledger, Resolver, StoredLock
 from .lock_files import LockFiles
 from .lookups import LockReads
 from .provider import EnvironmentRequest, ProfileRequest
-from .queue import Queue, WaitingRoom
+from .queue import WaitingRoom
 from .rate import Charge, free
 from .remembered import RememberedFailures
-from .sharing import SharedTasks
+from .resolving import Question, Resolving
+from .source_builds import SourceBuilds
 
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Question:
-    """A request as the ledger and the resolver see it.
-
-    Attributes:
-        profile_lock: The profile's lock that the packages are added to.
-    """
-
-    owner: str
-    scope: str
-    request_digest: str
-    lineage: str
-    requirements: tuple[str, ...]
-    probe: BaseProbe
-    profile_lock: StoredLock | None
-
-
-_Answer: TypeAlias = Callable[[_Question, bool], Awaitable[StoredLock]]
+_Answer: TypeAlias = Callable[[Question, bool], Awaitable[StoredLock]]
 """Answers a question; True asks for a newer lock."""
 
 
@@ -68,6 +49,7 @@ class Locksmith:
         resolver: Makes new ones.
         index_url: The index that the resolver asks, None for its default. It is part of what was asked.
         extra_index_urls: Indexes that it asks besides, in order.
+        sources: Builds what has no wheel; None builds nothing.
         max_concurrent_resolves: How many requests are resolved at once; the others wait in order of arrival.
         failures: Requests that could not be resolved lately.
         room: Bounds how many users wait.
@@ -80,18 +62,22 @@ class Locksmith:
         *,
         index_url: str | None = None,
         extra_index_urls: Sequence[str] = (),
+        sources: SourceBuilds | None = None,
         max_concurrent_resolves: int = 4,
         failures: RememberedFailures | None = None,
         room: WaitingRoom | None = None,
     ) -> None:
         self._ledger = ledger
-        self._resolver = resolver
         self._index_url = index_url
         self._extra_index_urls = tuple(extra_index_urls)
-        self._resolving: SharedTasks[StoredLock] = SharedTasks()
-        self._queue = Queue(max_concurrent_resolves)
-        self._failures = failures or RememberedFailures(0)
-        self._room = room or WaitingRoom()
+        self._resolving = Resolving(
+            ledger,
+            resolver,
+            sources=sources,
+            max_concurrent=max_concurrent_resolves,
+            failures=failures or RememberedFailures(0),
+            room=room or WaitingRoom(),
+        )
         self._lock_files = LockFiles()
 
     async def lock_for(
@@ -114,10 +100,11 @@ class Locksmith:
             PolicyRefusal: The request would renew a profile's lock, which is everybody's, or its policy does not allow
                 what the lock installs, or its container starts as root.
             UnresolvableRequest, IndexUnavailable: See `Resolver`.
+            UnbuildableEnvironment, EngineUnavailable, EngineFailure: See `SourceBuilds.next_wheel`.
             StorageFailure: The ledger cannot be used.
         """
 
-        async def answer(question: _Question, refresh: bool) -> StoredLock:
+        async def answer(question: Question, refresh: bool) -> StoredLock:
             costs = charge if question.owner.startswith("user:") else free
             return await self._answer(question, refresh=refresh, report=report, charge=costs)
 
@@ -136,12 +123,12 @@ class Locksmith:
             StorageFailure: The ledger cannot be used.
         """
 
-        async def answer(question: _Question, refresh: bool) -> StoredLock:
+        async def answer(question: Question, refresh: bool) -> StoredLock:
             if refresh:
                 raise _NotKnown
             stored, ancestor = await self._found(reads or self._ledger, question)
             if stored is None:
-                self._failures.check(_resolve_key(question, ancestor))
+                self._resolving.check(question, ancestor)
                 raise _NotKnown
             return stored
 
@@ -172,6 +159,7 @@ class Locksmith:
             profile_lock = await self._profile_lock(profile, base, probe, answer, refresh=False)
             exempt = profile_lock.lock
         question = self._question(f"user:{request.user}", scope, requirements, base, probe, profile_lock)
+        question = replace(question, permit=partial(_permit, request, exempt))
         lock = (await answer(question, request.refresh)).lock
         if request.policy is not None:
             # Whether it was resolved just now or years ago: policies change.
@@ -213,9 +201,9 @@ class Locksmith:
         base: BaseImage,
         probe: BaseProbe,
         profile_lock: StoredLock | None,
-    ) -> _Question:
+    ) -> Question:
         spec = EnvironmentSpec(requirements=requirements)
-        return _Question(
+        return Question(
             owner=owner,
             scope=scope,
             request_digest=request_digest(
@@ -236,21 +224,19 @@ class Locksmith:
             requirements=requirements,
             probe=probe,
             profile_lock=profile_lock,
+            base=base,
         )
 
-    async def _answer(self, question: _Question, *, refresh: bool, report: Report, charge: Charge) -> StoredLock:
+    async def _answer(self, question: Question, *, refresh: bool, report: Report, charge: Charge) -> StoredLock:
         if refresh:
-            self._failures.forget(_resolve_key(question, None))
-            with self._room.seat():
-                charge()
-                stored = await self._resolve(question, ancestor=None, report=report)
+            stored = await self._resolving.anew(question, report=report, charge=charge)
         else:
             found, ancestor = await self._found(self._ledger, question)
-            stored = found or await self._shared_resolve(question, ancestor, report, charge)
+            stored = found or await self._resolving.once(question, ancestor, report=report, charge=charge)
         await self._ledger.hold(owner=question.owner, lock=stored)
         return stored
 
-    async def _found(self, reads: LockReads, question: _Question) -> tuple[StoredLock | None, StoredLock | None]:
+    async def _found(self, reads: LockReads, question: Question) -> tuple[StoredLock | None, StoredLock | None]:
         """What answers the question, the owner's own first; else None and the lock that its answer is to follow."""
         owner, scope = question.owner, question.scope
         held = await reads.held(owner=owner, request_digest=question.request_digest)
@@ -267,94 +253,13 @@ class Locksmith:
         return await self._carried_over(reads, question, newest_of_all)
 
     async def _carried_over(
-        self, reads: LockReads, question: _Question, previous: StoredLock
+        self, reads: LockReads, question: Question, previous: StoredLock
     ) -> tuple[StoredLock | None, StoredLock | None]:
         """The lock of the previous base, or on the profile's previous lock, here, as `_found` returns it."""
         if previous.request_digest == question.request_digest:
             return previous, None  # stored since we asked for it by its own name
         known = await reads.descendant(ancestor_id=previous.id, request_digest=question.request_digest)
         return known, None if known else previous
-
-    async def _shared_resolve(
-        self, question: _Question, ancestor: StoredLock | None, report: Report, charge: Charge
-    ) -> StoredLock:
-        """Resolve once for all who ask the same at the same time; the owner is not part of it."""
-        key = _resolve_key(question, ancestor)
-        self._failures.check(key)
-        with self._room.seat():
-            if key not in self._resolving:
-                charge()
-            return await self._resolving.run(
-                key, lambda tell: self._resolve(question, ancestor=ancestor, report=tell), report=report
-            )
-
-    async def _resolve(self, question: _Question, *, ancestor: StoredLock | None, report: Report) -> StoredLock:
-        request = ResolveRequest(
-            requirements=question.requirements,
-            probe=question.probe,
-            preferences=await self._preferences(question, ancestor),
-        )
-
-        def moved(place: int) -> None:
-            report(BuildEvent(phase=Phase.WAITING, message=f"Waiting for other requests: place {place} in line"))
-
-        async with self._queue.slot(moved):
-            report(BuildEvent(phase=Phase.RESOLVING, message="Choosing package versions"))
-            _log.info("Resolving %s (request %s)", ", ".join(question.requirements), question.request_digest[:12])
-            try:
-                lock = await self._resolver.resolve(request)
-            except RequestError as error:
-                self._failures.remember(_resolve_key(question, ancestor), error)
-                raise
-        return await self._ledger.remember(
-            scope=question.scope,
-            request_digest=question.request_digest,
-            lineage=question.lineage,
-            lock=lock,
-            ancestor_id=None if ancestor is None else ancestor.id,
-            profile_lock_id=None if question.profile_lock is None else question.profile_lock.id,
-        )
-
-    async def _preferences(self, question: _Question, ancestor: StoredLock | None) -> Mapping[str, str]:
-        profile_pins = {} if question.profile_lock is None else question.profile_lock.lock.pins
-        if ancestor is None:
-            return profile_pins
-        before = None
-        if ancestor.profile_lock_id is not None:
-            before = await self._ledger.stored(ancestor.profile_lock_id)
-        return _merged_pins(
-            ancestor.lock.pins,
-            profile_before={} if before is None else before.lock.pins,
-            profile_now=profile_pins,
-            present=question.probe.distributions,
-        )
-
-
-def _resolve_key(question: _Question, ancestor: StoredLock | None) -> tuple[str, str, str, int | None]:
-    """What a resolve is shared and remembered by; who asks is not part of it."""
-    ancestor_id = None if ancestor is None else ancestor.id
-    return question.scope, question.request_digest, question.lineage, ancestor_id
-
-
-def _merged_pins(
-    own: Mapping[str, str],
-    *,
-    profile_before: Mapping[str, str],
-    profile_now: Mapping[str, str],
-    present: Container[str],
-) -> dict[str, str]:
-    """Which versions to keep: the own ones, but for packages that the profile has moved meanwhile.
-
-    Args:
-        own: Pins of the lock to follow, by package as all of these.
-        profile_before: Those of the profile's lock that it stood on.
-        profile_now: Those of the profile's lock now.
-        present: The base's packages: where the profile went back to one of them, so does the lock.
-    """
-    moved = {name: version for name, version in profile_now.items() if profile_before.get(name) != version}
-    left = {name for name in profile_before if name not in profile_now and name in present}
-    kept = {name: version for name, version in own.items() if name not in left}
-    return {**profile_now, **kept, **moved}
 
 
 def _require_renewable(profile: ProfileRequest, *, allowed: bool) -> None:
@@ -389,3 +294,17 @@ def _same_version(first: str, second: str) -> bool:
         return Version(first) == Version(second)
     except InvalidVersion:
         return first == second
+
+
+def _permit(request: EnvironmentRequest, exempt: Lock, file: LockedFile) -> None:
+    """Refuse to build what the policy would refuse to install."""
+    if request.policy is not None:
+        wheel = LockedWheel(**{one.name: getattr(file, one.name) for one in fields(LockedFile)})
+        # What it has as a wheel is not known yet.
+        check_lock(
+            request.policy,
+            Lock(wheels=(replace(wheel, size_bytes=None),)),
+            requirements=request.own_requirements,
+            exempt=exempt,
+            user_name=request.user,
+        )

@@ -26,6 +26,7 @@ from .queue import Queue, WaitingRoom
 from .rate import BuildRates, Charge, free
 from .remembered import RememberedFailures
 from .sharing import SharedTasks
+from .source_builds import SourceBuilds
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class BuildManager:
         failures: Environments that could not be built lately.
         room: Bounds how many users wait; the locksmith's too.
         guard: Looks after the disks.
+        sources: What builds from source, closed with the manager.
         now: A clock in seconds that never goes back.
     """
 
@@ -75,6 +77,7 @@ class BuildManager:
         failures: RememberedFailures | None = None,
         room: WaitingRoom | None = None,
         guard: Guard | None = None,
+        sources: SourceBuilds | None = None,
         limits: BuildLimits = _LIMITS,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -88,6 +91,7 @@ class BuildManager:
         self._failures = failures or RememberedFailures(0)
         self._room = room or WaitingRoom()
         self._guard = guard or NoGuard()
+        self._sources = sources
         self._rates = BuildRates(now=now)
         self._limits = limits
         self._now = now
@@ -158,6 +162,8 @@ class BuildManager:
         await self._locksmith.close()
         await self._builds.close()
         await self._provider.close()
+        if self._sources is not None:
+            await self._sources.close()
         await self._wheel_store.close()
         await self._engine.close()
         await self._guard.close()

@@ -29,6 +29,7 @@ from ..image.stacking import Stack, StackedLayer
 from .events import BuildEvent, Phase, Report, ignore
 from .interface import DerivedImage, Engine, Ledger, WheelStore
 from .shared_cache import SharedCache
+from .source_builds import SourceBuilds
 
 _log = logging.getLogger(__name__)
 
@@ -117,6 +118,7 @@ class Provider:
 
     Args:
         repository: Where derived images are named.
+        sources: Has the wheels that are built from source; None where there are none.
         immutable: Whether sessions may not change their environment; the images say so.
         protected: Names of the base's server packages. No wheel may touch or hide files of theirs or of what they need.
         registry: The registry that is in the names of images; "" for none.
@@ -131,6 +133,7 @@ class Provider:
         wheel_store: WheelStore,
         ledger: Ledger,
         repository: str,
+        sources: SourceBuilds | None = None,
         immutable: bool = True,
         protected: frozenset[str] = frozenset(),
         registry: str = "",
@@ -141,6 +144,7 @@ class Provider:
         self._wheel_store = wheel_store
         self._ledger = ledger
         self._repository = repository
+        self._sources = sources
         self._immutable = immutable
         self._protected = protected
         self._registry = registry
@@ -203,11 +207,9 @@ class Provider:
         Raises:
             PrebuiltError: As `make` does.
         """
-        wheels = environment.lock.wheels
+        fetch = partial(self._wheel_store.fetch, report=ignore)
         async with self._engine.hold(environment.base.image_id):
-            await self._wheel_store.fetch(wheels, report=ignore)
-            fragments = await self._wheel_store.fragments(wheels, environment.base, environment.probe, report=ignore)
-            what = await asyncio.to_thread(self._contents, environment, fragments)
+            what = await self._fetched_contents(environment, fetch, report=ignore)
             yield await asyncio.to_thread(
                 what.plan,
                 labels=_labels(environment),
@@ -254,9 +256,7 @@ class Provider:
         wheels = environment.lock.wheels
         async with AsyncExitStack() as held:
             await held.enter_async_context(self._engine.hold(environment.base.image_id))
-            await fetch(wheels)
-            fragments = await self._wheel_store.fragments(wheels, environment.base, environment.probe, report=report)
-            what = await asyncio.to_thread(self._contents, environment, fragments)
+            what = await self._fetched_contents(environment, fetch, report=report)
             below = await self._lower(what, held) if stacking else None
             plan = await asyncio.to_thread(
                 what.plan,
@@ -285,6 +285,17 @@ class Provider:
                 size_bytes=image.size_bytes,
             )
         return named
+
+    async def _fetched_contents(
+        self, environment: Environment, fetch: Callable[[Sequence[LockedWheel]], Awaitable[None]], *, report: Report
+    ) -> Contents:
+        """What the environment consists of, with its wheels on the hub's disk: fetched, or built from source."""
+        wheels = environment.lock.wheels
+        await fetch([wheel for wheel in wheels if wheel.source is None])
+        if self._sources is not None:
+            await self._sources.have(environment.lock, environment.base, environment.probe, report=report)
+        fragments = await self._wheel_store.fragments(wheels, environment.base, environment.probe, report=report)
+        return await asyncio.to_thread(self._contents, environment, fragments)
 
     async def _on_present_base(self, environment: Environment) -> Environment:
         """The same on its base as it is there now, pulled again where it had gone."""

@@ -2,7 +2,8 @@
 
 The *base digest* names a base image by content. The *request digest* names what was asked (requirements, base content,
 index settings) and finds a lock again; the *lineage digest* names the same whatever the base's content is. The
-*environment digest* names what is installed and is the image's tag. The *lock digest* names a lock's wheels alone.
+*environment digest* names what is installed and is the image's tag. The *lock digest* names a lock's wheels alone. The
+*source identity* names what a wheel is built from, and stands for the hash that no two builds have in common.
 
 Every digest is made of a canonical form that says what `kind` it is and which `schema` it follows. A change of any of
 them gives every environment a new name, so it needs a new `SCHEMA`.
@@ -13,13 +14,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import MalformedRequest
-from .lock import Lock
 from .reference import parse_reference
 from .spec import SCHEMA, EnvironmentSpec
 from .urls import canonical_index_url
+
+if TYPE_CHECKING:  # locks hold digests themselves
+    from .lock import Lock, LockedSource, LockedWheel
 
 # What of an image's configuration decides how its containers run (OCI image spec `config`, and what Docker adds to it).
 # The rest (Hostname, Image, AttachStdin, …) is left over from builds, and one of the two image stores leaves it out.
@@ -158,7 +161,23 @@ def lock_digest(lock: Lock) -> str:
 
     File names and URLs are left out: an index may serve the same bytes from elsewhere tomorrow.
     """
-    return _sha256({"schema": SCHEMA, "kind": "lock", "wheels": _canonical_wheels(lock)})
+    return _sha256({"schema": SCHEMA, "kind": "lock", "wheels": _canonical_wheels(lock.wheels)})
+
+
+def source_identity(source: LockedSource) -> str:
+    """What decides which wheel is made of a source distribution: its bytes, those of what is installed for its build,
+    and the base in which it is built. Where they were found does not count, nor what the wheel turned out to be."""
+    return _sha256(
+        {
+            "schema": SCHEMA,
+            "kind": "source",
+            "name": source.name,
+            "version": source.version,
+            "sha256": source.sha256.lower(),
+            "requires": _canonical_wheels(source.requires),
+            "base": source.base_digest,
+        }
+    )
 
 
 def environment_digest(
@@ -179,7 +198,7 @@ def environment_digest(
         {
             "schema": SCHEMA,
             "kind": "environment",
-            "wheels": _canonical_wheels(lock),
+            "wheels": _canonical_wheels(lock.wheels),
             "conda": [],
             "base": base_digest,
             "platform": _canonical_platform(*platform.split("/")),
@@ -189,9 +208,9 @@ def environment_digest(
     )
 
 
-def _canonical_wheels(lock: Lock) -> list[dict[str, str]]:
-    wheels = sorted((wheel.name, wheel.version, wheel.sha256.lower()) for wheel in lock.wheels)
-    return [{"name": name, "version": version, "sha256": sha256} for name, version, sha256 in wheels]
+def _canonical_wheels(wheels: Sequence[LockedWheel]) -> list[dict[str, str]]:
+    found = sorted((wheel.name, wheel.version, wheel.sha256.lower()) for wheel in wheels)
+    return [{"name": name, "version": version, "sha256": sha256} for name, version, sha256 in found]
 
 
 def _indexes(index_url: str | None, extra_index_urls: Sequence[str]) -> dict[str, Any]:

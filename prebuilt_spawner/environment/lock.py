@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
@@ -13,13 +13,21 @@ from urllib.parse import urlsplit
 
 import tomli_w
 from packaging.markers import EvaluateContext, Marker
-from packaging.pylock import Package, PackageWheel, Pylock, PylockUnsupportedVersionError, PylockValidationError
+from packaging.pylock import (
+    Package,
+    PackageSdist,
+    PackageWheel,
+    Pylock,
+    PylockUnsupportedVersionError,
+    PylockValidationError,
+)
 from packaging.specifiers import SpecifierSet
 from packaging.tags import Tag, compatible_tags, cpython_tags, create_compatible_tags_selector
-from packaging.utils import parse_wheel_filename
+from packaging.utils import parse_sdist_filename, parse_wheel_filename
 
 from ..errors import MalformedRequest, UnresolvableRequest
 from .base import BaseProbe
+from .digest import source_identity
 from .quoting import quoted
 from .urls import without_credentials
 
@@ -30,6 +38,9 @@ else:
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _WHEEL_FILENAME = re.compile(r"[A-Za-z0-9._+!-]+\.whl")
+_SDIST_FILENAME = re.compile(r"[A-Za-z0-9._+!-]+\.(?:tar\.gz|tgz|tar\.bz2|tar\.xz|zip)")
+_TOOL = "prebuilt-spawner"
+"""The name of our own tables in a pylock file."""
 _URL_CHARACTERS = re.compile(r"[\x21-\x7e]+")
 # The oldest glibc that manylinux tags name, by machine (PEP 513 for x86, PEP 599 for the others).
 _OLDEST_GLIBC_MINOR = {"x86_64": 5, "i686": 5}
@@ -39,13 +50,13 @@ _LEGACY_MANYLINUX = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LockedWheel:
-    """One wheel that a lock installs.
+class LockedFile:
+    """One file of an index, to the byte.
 
     Attributes:
         name: Normalised as PEP 503 says.
         version: Canonical as PEP 440 says.
-        filename: The wheel's file name (it carries the tags).
+        filename: Its name on the index.
         url: Where it was found, without credentials.
         sha256: 64 hex digits.
         size_bytes: None where the index did not say.
@@ -57,6 +68,35 @@ class LockedWheel:
     url: str
     sha256: str
     size_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedWheel(LockedFile):
+    """One wheel that a lock installs. Its file name carries the tags.
+
+    Attributes:
+        source: What it is built from; None where the index has the wheel. Two builds of one source are rarely the same
+            to the byte. So the `sha256` of such a wheel is that of what makes it (`digest.source_identity`), its `url`
+            is the source's, and its file name and size are those of the wheel that was made when it was locked.
+    """
+
+    source: LockedSource | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LockedSource(LockedFile):
+    """A source distribution, and everything else that decides which wheel is made of it.
+
+    Attributes:
+        base_digest: The content of the base image that it is built in.
+        requires: What is installed for its build, all of it, sorted by name: wheels of an index.
+        metadata_sha256: Of the METADATA file of the wheel that was made when it was locked, by which the other packages
+            were chosen; "" where it is not known.
+    """
+
+    base_digest: str
+    requires: tuple[LockedWheel, ...] = ()
+    metadata_sha256: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +119,41 @@ class Lock:
         """`name==version` for each wheel, sorted: the image's `prebuilt_spawner.packages` label."""
         return tuple(f"{wheel.name}=={wheel.version}" for wheel in self.wheels)
 
+    @property
+    def from_source(self) -> tuple[str, ...]:
+        """`name==version` for each wheel that is built from source, sorted."""
+        return tuple(f"{wheel.name}=={wheel.version}" for wheel in self.wheels if wheel.source is not None)
 
-def parse_pylock(text: str, probe: BaseProbe, *, source: str = "the lock") -> Lock:
+
+def built_wheel(source: LockedSource, *, filename: str, size_bytes: int | None) -> LockedWheel:
+    """The wheel that is made of a source distribution, as a lock has it.
+
+    Args:
+        source: What it is made of.
+        filename, size_bytes: Those of the wheel that was made.
+    """
+    return LockedWheel(
+        name=source.name,
+        version=source.version,
+        filename=filename,
+        url=source.url,
+        sha256=source_identity(source),
+        size_bytes=size_bytes,
+        source=source,
+    )
+
+
+def parse_pylock(text: str, probe: BaseProbe, *, source: str = "the lock", base_digest: str = "") -> Lock:
     """The wheels that a pylock file (PEP 751) installs on a base, the most specific one of each package.
+
+    A package that has only a source distribution is read where `to_pylock` wrote what its build needs.
 
     Args:
         text: The file's content.
         probe: The base: its tags choose the wheels, its markers the packages. The lock's default dependency
             groups are installed, no extras.
         source: What the file is called in messages.
+        base_digest: The content of the base that sources are built in; "" for the one that the file names.
 
     Raises:
         MalformedRequest: It is not such a file, or it names things that we do not install: source trees and
@@ -95,9 +161,7 @@ def parse_pylock(text: str, probe: BaseProbe, *, source: str = "the lock") -> Lo
         UnresolvableRequest: It does not fit this base: another Python, or a package without a wheel for it.
     """
     pylock = _read(text, source)
-    wheels = [
-        _locked(package, _best_wheel(package, probe, source), source) for package in _selected(pylock, probe, source)
-    ]
+    wheels = [_wheel_of(package, probe, source, base_digest) for package in _selected(pylock, probe, source)]
     return Lock(wheels=tuple(sorted(wheels, key=lambda wheel: wheel.name)))
 
 
@@ -115,10 +179,7 @@ def to_pylock(lock: Lock, *, requires_python: str = "", environments: Sequence[s
     if requires_python:
         document["requires-python"] = str(SpecifierSet(requires_python))
     document["created-by"] = "prebuilt-spawner"
-    document["packages"] = [
-        {"name": wheel.name, "version": wheel.version, "wheels": [_wheel_table(wheel)]}
-        for wheel in sorted(lock.wheels, key=lambda wheel: wheel.name)
-    ]
+    document["packages"] = [_package_table(wheel) for wheel in sorted(lock.wheels, key=lambda wheel: wheel.name)]
     return tomli_w.dumps(document)
 
 
@@ -202,6 +263,38 @@ def _holds(marker: Marker, environment: Mapping[str, Any], source: str) -> bool:
         ) from error
 
 
+def _wheel_of(package: Package, probe: BaseProbe, source: str, base_digest: str) -> LockedWheel:
+    tables = (package.tool or {}).get(_TOOL)
+    if package.wheels or package.sdist is None or tables is None:
+        return _locked(package, _best_wheel(package, probe, source), source)
+    try:
+        made, base = tables["wheel"], str(base_digest or tables["base"])
+        metadata, requires = str(made["metadata-sha256"]), tables["build-requires"]
+        build = Pylock.from_dict({"lock-version": "1.0", "created-by": _TOOL, "packages": requires})
+        wheel = PackageWheel(
+            name=made["name"], url=package.sdist.url, size=made.get("size"), hashes=package.sdist.hashes
+        )
+        if not _SHA256.fullmatch(base) or not (metadata == "" or _SHA256.fullmatch(metadata)):
+            raise ValueError("a digest is not one")
+    except (KeyError, TypeError, ValueError) as error:
+        raise MalformedRequest(
+            f"{_sentence(source)} does not say how {package.name} is built from its source.", detail=repr(error)
+        ) from error
+    file = _locked(package, package.sdist, source)
+    locked = LockedSource(
+        **{field.name: getattr(file, field.name) for field in fields(LockedFile)},
+        base_digest=base,
+        metadata_sha256=metadata,
+        requires=tuple(
+            sorted(
+                (_locked(one, _best_wheel(one, probe, source), source) for one in build.packages),
+                key=lambda wheel: wheel.name,
+            )
+        ),
+    )
+    return built_wheel(locked, filename=_locked(package, wheel, source).filename, size_bytes=wheel.size)
+
+
 def _best_wheel(package: Package, probe: BaseProbe, source: str) -> PackageWheel:
     if package.vcs or package.directory or package.archive:
         raise MalformedRequest(
@@ -221,26 +314,28 @@ def _best_wheel(package: Package, probe: BaseProbe, source: str) -> PackageWheel
     return best
 
 
-def _locked(package: Package, wheel: PackageWheel, source: str) -> LockedWheel:
-    filename = wheel.filename
-    if not _WHEEL_FILENAME.fullmatch(filename):
-        raise MalformedRequest(f"{_sentence(source)} names a wheel of {package.name} with an odd name.")
-    sha256 = wheel.hashes.get("sha256", "")
+def _locked(package: Package, file: PackageWheel | PackageSdist, source: str) -> LockedWheel:
+    filename, is_wheel = file.filename, isinstance(file, PackageWheel)
+    if not (_WHEEL_FILENAME if is_wheel else _SDIST_FILENAME).fullmatch(filename):
+        what = "wheel" if is_wheel else "source"
+        raise MalformedRequest(f"{_sentence(source)} names a {what} of {package.name} with an odd name.")
+    sha256 = file.hashes.get("sha256", "")
     if not _SHA256.fullmatch(sha256):
         raise MalformedRequest(f"{_sentence(source)} gives no SHA-256 for {filename}.")
-    if wheel.size is not None and wheel.size < 0:
+    if file.size is not None and file.size < 0:
         raise MalformedRequest(f"{_sentence(source)} gives {filename} a size below zero.")
+    version = package.version or (parse_wheel_filename if is_wheel else parse_sdist_filename)(filename)[1]
     return LockedWheel(
         name=package.name,
-        version=str(package.version or parse_wheel_filename(filename)[1]),
+        version=str(version),
         filename=filename,
-        url=_checked_url(wheel, source),
+        url=_checked_url(file, source),
         sha256=sha256.lower(),
-        size_bytes=wheel.size,
+        size_bytes=file.size,
     )
 
 
-def _checked_url(wheel: PackageWheel, source: str) -> str:
+def _checked_url(wheel: PackageWheel | PackageSdist, source: str) -> str:
     url = wheel.url
     if not url and wheel.path and PurePosixPath(wheel.path).is_absolute():
         url = PurePosixPath(wheel.path).as_uri()
@@ -261,11 +356,26 @@ def _checked_url(wheel: PackageWheel, source: str) -> str:
     )
 
 
-def _wheel_table(wheel: LockedWheel) -> dict[str, Any]:
-    table: dict[str, Any] = {"name": wheel.filename, "url": without_credentials(wheel.url)}
+def _package_table(wheel: LockedWheel) -> dict[str, Any]:
+    source, table = wheel.source, {"name": wheel.name, "version": wheel.version}
+    if source is None:
+        return {**table, "wheels": [_file_table(wheel)]}
+    made: dict[str, Any] = {"name": wheel.filename, "metadata-sha256": source.metadata_sha256}
     if wheel.size_bytes is not None:
-        table["size"] = wheel.size_bytes
-    return {**table, "hashes": {"sha256": wheel.sha256}}
+        made["size"] = wheel.size_bytes
+    build = {
+        "wheel": made,
+        "base": source.base_digest,
+        "build-requires": [_package_table(requirement) for requirement in source.requires],
+    }
+    return {**table, "sdist": _file_table(source), "tool": {_TOOL: build}}
+
+
+def _file_table(file: LockedFile) -> dict[str, Any]:
+    table: dict[str, Any] = {"name": file.filename, "url": without_credentials(file.url)}
+    if file.size_bytes is not None:
+        table["size"] = file.size_bytes
+    return {**table, "hashes": {"sha256": file.sha256}}
 
 
 def _sentence(source: str) -> str:

@@ -11,6 +11,7 @@ STARTING_PERCENT = 90
 _SHARES = {
     Phase.WAITING: (1, 5),
     Phase.RESOLVING: (5, 15),
+    Phase.BUILDING: (10, 15),
     Phase.DOWNLOADING: (15, 45),
     Phase.PREPARING: (45, 65),
     Phase.SAVING: (65, 80),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from traitlets import Bool, Callable, Dict, Integer, List, TraitError, Unicode, Union, validate
 from traitlets.config import LoggingConfigurable
 
+from ..build.sources import SourceBuildLimits, read_limits
 from ..environment.policy import read_rules
 from ..environment.profiles import read_profiles
 from ..environment.reference import is_registry, parse_reference
@@ -130,6 +132,29 @@ class PrebuiltConfig(LoggingConfigurable):
         for it, whatever versions others have. So a private index belongs here, before a public one.
 
         Default: empty. Each one costs a question for every package.
+        """,
+    ).tag(config=True)
+
+    allow_source_builds = Bool(
+        True,
+        help="""
+        Whether packages that have no fitting wheel are built from their source, in a container of the base image that
+        reaches no network and nothing of the hub, within `source_build_limits`.
+
+        Default: True. False refuses such packages; environments that have them already go on working. It is one setting
+        for the whole hub.
+        """,
+    ).tag(config=True)
+
+    source_build_limits = Dict(
+        default_value=asdict(SourceBuildLimits()),
+        help="""
+        What one build from source may take. `memory_bytes`: its processes and its scratch space together; `disk_bytes`:
+        its scratch space, which lies in memory; `processes`: processes and threads at once; `cpus`: so many
+        processors; `seconds`: how long it may take; `output_bytes`: what it may print.
+
+        Default: 2 GiB, 1 GiB, 256, 1, 600 and 64 MiB. What is left out keeps its default. As many builds go on at once
+        as `max_concurrent_builds` says. It is one setting for the whole hub.
         """,
     ).tag(config=True)
 
@@ -279,6 +304,14 @@ class PrebuiltConfig(LoggingConfigurable):
         flaw = scratch_flaw(proposal["value"])
         if flaw:
             raise TraitError(f"scratch: {flaw}")
+        return proposal["value"]
+
+    @validate("source_build_limits")
+    def _validate_source_build_limits(self, proposal: Any) -> Any:
+        try:
+            read_limits(proposal["value"])
+        except ValueError as error:
+            raise TraitError(f"source_build_limits: {error}") from error
         return proposal["value"]
 
     @validate("allowed_packages", "denied_packages")

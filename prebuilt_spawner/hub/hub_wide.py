@@ -10,6 +10,7 @@ from docker.tls import TLSConfig
 from traitlets import HasTraits
 from traitlets.config import Config
 
+from ..build.sources import read_limits
 from ..environment.profiles import Profile
 from ..environment.reference import is_in_repository
 from ..errors import SurroundingsError
@@ -23,6 +24,8 @@ HUB_WIDE = frozenset(
         "immutable",
         "index_url",
         "extra_index_urls",
+        "allow_source_builds",
+        "source_build_limits",
         "db_url",
         "cache_dir",
         "max_cache_bytes",
@@ -130,6 +133,8 @@ class HubWideSettings:
             immutable=self.immutable,
             index_url=configured["index_url"],
             extra_index_urls=tuple(configured["extra_index_urls"]),
+            allow_source_builds=configured["allow_source_builds"],
+            source_build_limits=read_limits(configured["source_build_limits"]),
             db_url=configured["db_url"],
             cache_dir=configured["cache_dir"],
             max_concurrent_builds=configured["max_concurrent_builds"],

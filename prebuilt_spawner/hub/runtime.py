@@ -15,12 +15,15 @@ from typing import Any, Protocol
 
 from packaging.utils import canonicalize_name
 
+from ..adapters.built_wheels import BuiltWheels
 from ..adapters.cache_limit import CacheLimit
 from ..adapters.disk_guard import DiskGuard
 from ..adapters.docker_compiler import DockerCompiler
 from ..adapters.docker_engine import DockerEngine
 from ..adapters.docker_inventory import DockerInventory
+from ..adapters.docker_sandbox import DockerSandbox
 from ..adapters.network import NetworkSettings
+from ..adapters.simple_index import SimpleIndex
 from ..adapters.uv_resolver import PROTECTED, UvResolver
 from ..adapters.wheel_store import DiskWheelStore
 from ..build.events import Report
@@ -31,6 +34,8 @@ from ..build.provider import Environment, EnvironmentRequest, Provider
 from ..build.queue import WaitingRoom, seats_below
 from ..build.recovery import recover
 from ..build.remembered import RememberedFailures
+from ..build.source_builds import SourceBuilds
+from ..build.sources import SourceBuildLimits
 from ..image.names import HUB_LABEL
 from ..ledger import SqlLedger
 from .registry import shared_registry
@@ -69,6 +74,8 @@ class RuntimeSettings:
     immutable: bool
     index_url: str = field(repr=False)
     extra_index_urls: tuple[str, ...] = field(repr=False)
+    allow_source_builds: bool
+    source_build_limits: SourceBuildLimits
     db_url: str = field(repr=False)
     cache_dir: str
     max_concurrent_builds: int
@@ -109,12 +116,25 @@ async def build_manager(settings: RuntimeSettings) -> BuildManager:
     wheel_store = DiskWheelStore(network, cache_dir, compiler)
     failures = RememberedFailures(settings.failure_ttl)
     room = WaitingRoom(seats_below(settings.concurrent_spawn_limit))
+    resolver = UvResolver(network, cache_dir, protected=PROTECTED, seen=ledger.package_names)
+    sources = SourceBuilds(
+        resolver=resolver,
+        index=SimpleIndex(network),
+        sandbox=DockerSandbox(client_kwargs=settings.client_kwargs, labels=labels, limits=settings.source_build_limits),
+        made_wheels=BuiltWheels(cache_dir),
+        wheel_store=wheel_store,
+        allowed=settings.allow_source_builds,
+        limits=settings.source_build_limits,
+        max_concurrent=settings.max_concurrent_builds,
+        failures=failures,
+    )
     shared, pushes = shared_registry(settings, engine=engine, memory=ledger, hub=hub, labels=labels)
     provider = Provider(
         engine=engine,
         wheel_store=wheel_store,
         ledger=ledger,
         repository=settings.repository,
+        sources=sources,
         immutable=settings.immutable,
         protected=frozenset(canonicalize_name(name) for name in PROTECTED),
         registry=settings.registry,
@@ -132,14 +152,16 @@ async def build_manager(settings: RuntimeSettings) -> BuildManager:
         failures=failures,
         room=room,
         guard=_Disks(settings),
+        sources=sources,
         limits=BuildLimits(
             max_concurrent_builds=settings.max_concurrent_builds, max_queued_builds=settings.max_queued_builds
         ),
         locksmith=Locksmith(
             ledger,
-            UvResolver(network, cache_dir, protected=PROTECTED, seen=ledger.package_names),
+            resolver,
             index_url=settings.index_url or None,
             extra_index_urls=settings.extra_index_urls,
+            sources=sources,
             failures=failures,
             room=room,
         ),

@@ -15,6 +15,9 @@ PROBE_LABEL = "prebuilt_spawner.probe"
 COMPILER_LABEL = "prebuilt_spawner.compiler"
 """On the containers that compile modules for a base."""
 
+SANDBOX_LABEL = "prebuilt_spawner.sandbox"
+"""On the containers that build a wheel from source."""
+
 CHECK_LABEL = "prebuilt_spawner.check"
 """On the containers that are made of an image, and never started, to see that it can be."""
 
@@ -29,6 +32,7 @@ OURS = frozenset(
         PACKAGES_LABEL,
         PROBE_LABEL,
         COMPILER_LABEL,
+        SANDBOX_LABEL,
         CHECK_LABEL,
         HUB_LABEL,
         # Of users' containers, which have them from the spawner.

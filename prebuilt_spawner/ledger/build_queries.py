@@ -35,7 +35,7 @@ _last_columns = (
     builds.c.work_seconds,
 )
 
-_NO_WORK = (Phase.WAITING.value, Phase.RESOLVING.value)
+_NO_WORK = (Phase.WAITING.value, Phase.RESOLVING.value, Phase.BUILDING.value)
 
 
 def begin(

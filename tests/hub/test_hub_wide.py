@@ -9,6 +9,7 @@ from traitlets import TraitError, default
 from traitlets.config import Config
 
 from prebuilt_spawner import PrebuiltSpawner
+from prebuilt_spawner.build.sources import SourceBuildLimits
 from prebuilt_spawner.hub import mixin
 from prebuilt_spawner.hub.config import PrebuiltConfig
 from prebuilt_spawner.hub.hub_wide import HUB_WIDE, HubWideSettings
@@ -23,6 +24,8 @@ OTHER: dict[str, Any] = {
     "immutable": False,
     "index_url": "https://index.example/simple",
     "extra_index_urls": ["https://extra.example/simple"],
+    "allow_source_builds": False,
+    "source_build_limits": {"seconds": 9},
     "db_url": "sqlite:///other.sqlite",
     "cache_dir": "other",
     "max_cache_bytes": 1,
@@ -109,6 +112,8 @@ async def test_the_build_manager_is_made_from_what_is_configured(hub: Hub, monke
             immutable=True,
             index_url="https://configured.example/simple",
             extra_index_urls=("https://further.example/simple",),
+            allow_source_builds=True,
+            source_build_limits=SourceBuildLimits(),
             db_url="sqlite:///prebuilt_spawner.sqlite",
             cache_dir="prebuilt_spawner_cache",
             max_concurrent_builds=2,

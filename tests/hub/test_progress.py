@@ -290,7 +290,7 @@ def test_each_phase_has_its_share() -> None:
         for done in (0, 10):
             bar.take(event("", phase, done, 10), 0)
             lengths.append(bar.percent(0))
-    assert lengths == [1, 5, 5, 15, 15, 45, 45, 65, 65, 80, 80, 88, 90, 90]
+    assert lengths == [1, 5, 5, 15, 15, 15, 15, 45, 45, 65, 65, 80, 80, 88, 90, 90]
 
 
 async def test_viewers_of_a_pending_start_see_the_build_and_then_the_server(hub: Hub) -> None:

@@ -141,15 +141,16 @@ error: No solution found when resolving dependencies
             ["docx"],
             Kind.SOURCE_ONLY,
             "docx",
-            "docx has no wheel, only source, which this hub does not build. Did you mean python-docx?",
+            "docx has no wheel, only source, which this hub does not build. Did you mean python-docx? Try another "
+            "package, or an older version that has a wheel, or ask the administrator.",
         ),
         (
             SOURCE_ONLY_BELOW,
             ["requests<2"],
             Kind.SOURCE_ONLY,
             "requests",
-            "requests<2 has no wheel, only source, which this hub does not build. Try a version with a wheel, or "
-            "another package.",
+            "requests<2 has no wheel, only source, which this hub does not build. Try another package, or an "
+            "older version that has a wheel, or ask the administrator.",
         ),
         (
             OLD_VERSIONS,
