@@ -80,7 +80,10 @@ class Attached:
         return found
 
     def close(self) -> None:
-        """Release the connection."""
+        """Release the connection, also where the container goes on writing: the engine would wait with all that is asked
+        of a container until its output is read. Closing alone leaves the socket open as long as the answer lives."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
             self._stream.close()
         self._client.close()

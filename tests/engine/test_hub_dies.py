@@ -14,8 +14,9 @@ import docker
 import pytest
 import requests
 
-from prebuilt_spawner.image.names import CHECK_LABEL, COMPILER_LABEL, DIGEST_LABEL, PROBE_LABEL
+from prebuilt_spawner.image.names import CHECK_LABEL, COMPILER_LABEL, DIGEST_LABEL, PROBE_LABEL, SANDBOX_LABEL
 
+from ..crafted_sdists import sdist
 from ..index_server import IndexServer
 from .engine_socket import EngineSocket, socket_of_the_engine
 from .hub import TEST_LABEL, Hub
@@ -152,7 +153,7 @@ def left_behind(client: docker.APIClient, hub: Hub) -> list[str]:
     """Images of this run without a name, and helper containers that do not run: they have the label of its base."""
     run = f"{TEST_LABEL}={hub.run}"
     left = [image["Id"] for image in client.images(filters={"label": [DIGEST_LABEL, run], "dangling": True})]
-    for label in (PROBE_LABEL, COMPILER_LABEL, CHECK_LABEL):
+    for label in (PROBE_LABEL, COMPILER_LABEL, SANDBOX_LABEL, CHECK_LABEL):
         containers = client.containers(all=True, filters={"label": [label, run]})
         left += [container["Id"] for container in containers if container["State"] != "running"]
     return left
@@ -192,3 +193,24 @@ def test_a_hub_that_is_killed_at_the_index_leaves_nothing(
     index.behaviour.stalled.clear()
     # What is not resolved yet is no build.
     check_after_restart(hub, client, user, package, ("done",) if step == "resolving" else ("interrupted", "done"))
+
+
+def test_a_hub_that_is_killed_while_it_builds_from_source_leaves_nothing(
+    hub: Hub, client: docker.APIClient, index: IndexServer, package: str
+):
+    """No sandbox runs any more after the restart, nor before it as soon as the hub's end of the line has gone."""
+    wheel = index.files[f"{package}-1.0-py3-none-any.whl"]
+    index.remove(package)
+    index.add_file(sdist(package, "1.0", "time.sleep(100000)"))
+
+    def sandboxes(state: str) -> bool:
+        filters = {"label": [SANDBOX_LABEL, f"{TEST_LABEL}={hub.run}"], "status": state}
+        return bool(client.containers(all=True, filters=filters))
+
+    user = kill_when(hub, package, lambda: sandboxes("running"))
+    wait_until(lambda: not sandboxes("running"))
+    index.remove(package)
+    index.add_file(wheel)
+    check_after_restart(hub, client, user, package, ("done",))
+    assert not sandboxes("exited")
+    assert not list(hub.cache_dir.glob("built/*/*/*.whl"))
