@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import trustme
 
 from prebuilt_spawner.adapters.docker_client import DockerClient, translated
-from prebuilt_spawner.adapters.memory import MemoryCompiler
+from prebuilt_spawner.adapters.memory_compiler import MemoryCompiler
 from prebuilt_spawner.adapters.network import NetworkSettings
 from prebuilt_spawner.adapters.uv_resolver import UvResolver
 from prebuilt_spawner.adapters.wheel_store import DiskWheelStore

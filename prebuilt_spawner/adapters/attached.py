@@ -80,8 +80,8 @@ class Attached:
         return found
 
     def close(self) -> None:
-        """Release the connection, also where the container goes on writing: the engine would wait with all that is asked
-        of a container until its output is read. Closing alone leaves the socket open as long as the answer lives."""
+        """Release the connection, also where the container goes on writing: else the engine waits for a reader with all
+        that is asked of it. Closing alone leaves the socket open as long as the engine's answer lives."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib.util
 import io
 import json
-import marshal
 import tarfile
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -24,10 +23,10 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from ..build.events import BuildEvent, Phase, Report
-from ..build.failure import TELL
+from ..build.failure import SOURCE_ADVICE, TELL, Failure, Kind
 from ..build.interface import DerivedImage, ResolveRequest
 from ..environment.base import BaseImage, BaseProbe
-from ..environment.lock import Lock, LockedWheel
+from ..environment.lock import Lock, LockedFile, LockedWheel
 from ..errors import (
     BaseImageUnavailable,
     EngineFailure,
@@ -36,9 +35,9 @@ from ..errors import (
     PolicyRefusal,
     PrebuiltError,
     StorageFailure,
+    UnresolvableRequest,
 )
 from ..image.archive import layer_digest, read_parts
-from ..image.bytecode import Module
 from ..image.config import derived_config, sha256_of
 from ..image.fragment import Fragment
 from ..image.layer import ImagePlan, Layer, LowerLayers
@@ -281,6 +280,12 @@ class MemoryResolver:
         self.requests: list[ResolveRequest] = []
         self._protected = frozenset(protected)
         self._index: dict[str, dict[Version, Candidate]] = {}
+        self._sources: dict[str, dict[Version, tuple[Requirement, ...]]] = {}
+
+    def publish_source(self, name: str, version: str, *requires: str) -> None:
+        """Put a version on the index that has no wheel; `requires` is what the wheel turns out to say."""
+        lines = tuple(map(Requirement, requires))
+        self._sources.setdefault(canonicalize_name(name), {})[Version(version)] = lines
 
     def publish(self, name: str, version: str, *requires: str, size_bytes: int | None = 1000) -> LockedWheel:
         """Put a wheel for every platform on the index; `requires` are its `Requires-Dist` lines."""
@@ -307,47 +312,34 @@ class MemoryResolver:
         """See `Resolver.resolve`."""
         self.requests.append(request)
         await self.switches.pass_through("resolve")
-        search = Search(self._index, self._protected, request)
-        chosen = search.run()
+        index = {name: dict(versions) for name, versions in self._index.items()}
+        for made in (one.wheel for one in request.made):
+            version = Version(made.version)
+            requires = self._sources[made.name][version]
+            index.setdefault(made.name, {})[version] = Candidate(version=version, requires=requires, wheel=made)
+        try:
+            chosen = Search(index, self._protected, request).run()
+        except UnresolvableRequest as error:
+            raise self._source_only(request, index) or error from error
         wheels = (candidate.wheel for candidate in chosen.values() if candidate.wheel is not None)
         return Lock(wheels=tuple(sorted(wheels, key=lambda wheel: wheel.name)))
 
-
-class MemoryCompiler:
-    """Implements `prebuilt_spawner.build.interface.BytecodeCompiler` with the interpreter that the tests run on.
-
-    Attributes:
-        switches: For `compile`.
-        compiled: The path of every module that was given, in order.
-    """
-
-    def __init__(self) -> None:
-        self.switches = Switches()
-        self.compiled: list[str] = []
-
-    async def compile(self, base: BaseImage, probe: BaseProbe, modules: Sequence[Module]) -> dict[str, bytes]:
-        """See `BytecodeCompiler.compile`."""
-        await self.switches.pass_through("compile")
-        self.compiled += [module.path for module in modules]
-        found = {module.target: _pyc(_content(module), module.path) for module in modules}
-        return {target: content for target, content in found.items() if content}
-
-    async def close(self) -> None:
-        """See `BytecodeCompiler.close`."""
-        self.switches.calls["close"] += 1
-
-
-def _content(module: Module) -> bytes:
-    return b"".join(read_parts([module.source.content]))
-
-
-def _pyc(source: bytes, path: str) -> bytes:
-    try:
-        code = compile(source, path, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, UnicodeError):
-        return b""
-    unchecked_hash = b"\x01\0\0\0"  # PEP 552
-    return importlib.util.MAGIC_NUMBER + unchecked_hash + importlib.util.source_hash(source) + marshal.dumps(code)
+    def _source_only(
+        self, request: ResolveRequest, index: Mapping[str, Mapping[Version, Candidate]]
+    ) -> PrebuiltError | None:
+        """What to say where something has only a source that could satisfy what is wanted of it."""
+        candidates = (candidate for versions in index.values() for candidate in versions.values())
+        wanted = [*map(Requirement, request.requirements), *(line for one in candidates for line in one.requires)]
+        for requirement in wanted:
+            name = canonicalize_name(requirement.name)
+            there = self._sources.get(name, {})
+            if any(version in requirement.specifier and version not in index.get(name, {}) for version in there):
+                what = f"{name} has no wheel, only source, which this hub does not build."
+                error = Failure(kind=Kind.SOURCE_ONLY, what=what, advice=SOURCE_ADVICE, package=name).error()
+                if isinstance(error, UnresolvableRequest):
+                    error.sources = (f"{name}{requirement.specifier}",)
+                return error
+        return None
 
 
 class MemoryWheelStore:
@@ -365,7 +357,7 @@ class MemoryWheelStore:
         self.fetched: set[str] = set()
 
     async def fetch(
-        self, wheels: Sequence[LockedWheel], *, report: Report, max_unsized_bytes: int | None = None
+        self, wheels: Sequence[LockedFile], *, report: Report, max_unsized_bytes: int | None = None
     ) -> None:
         """See `WheelStore.fetch`; reports only what is not here yet."""
         await self.switches.pass_through("fetch")
@@ -382,6 +374,10 @@ class MemoryWheelStore:
             event = replace(event, done=event.done + (wheel.size_bytes or 0))
             report(event)
 
+    def path(self, file: LockedFile) -> Path:
+        """See `WheelStore.path`; there is nothing."""
+        return Path("wheels", file.sha256, file.filename)
+
     async def fragments(
         self, wheels: Sequence[LockedWheel], base: BaseImage, probe: BaseProbe, *, report: Report
     ) -> tuple[Fragment, ...]:
@@ -390,7 +386,7 @@ class MemoryWheelStore:
         for wheel in wheels:
             if wheel.name in self.bad_wheels:
                 raise self.bad_wheels[wheel.name]
-            if wheel.sha256 not in self.fetched:
+            if wheel.source is None and wheel.sha256 not in self.fetched:
                 raise StorageFailure("A package that was downloaded has gone. Start again.", detail=wheel.filename)
         report(BuildEvent(phase=Phase.PREPARING, message="Preparing packages", done=len(wheels), total=len(wheels)))
         return tuple(Fragment(wheel_sha256=wheel.sha256, distribution=wheel.name, files=()) for wheel in wheels)

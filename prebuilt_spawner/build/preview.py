@@ -7,6 +7,8 @@ from enum import Enum
 
 from ..environment.sizes import size_in_words
 
+_SHOWN_NAMES = 3
+
 
 class Readiness(str, Enum):
     """What there is of an environment."""
@@ -26,6 +28,7 @@ class Preview:
         readiness: READY: its image is there. BUILDING: somebody waits for its build on this hub. FAILED: the request
             itself was at fault when it was tried last. UNKNOWN: nobody could look.
         packages: `name==version` of what is added to the base; None while it is not resolved.
+        from_source: Those of them that are built from source.
         size_bytes: Of their wheels, as the lock says; None while it is not known.
         seconds: How long it usually takes to build: this environment's own last build, else builds of as many packages
             on this base. None where that is not known, and where there is nothing to build.
@@ -35,6 +38,7 @@ class Preview:
 
     readiness: Readiness
     packages: tuple[str, ...] | None = None
+    from_source: tuple[str, ...] = ()
     size_bytes: int | None = None
     seconds: float | None = None
     waiting: int = 0
@@ -84,10 +88,17 @@ def _work(preview: Preview) -> str:
     if preview.seconds is not None:
         parts.append(f"about {duration(preview.seconds)}")
     if preview.packages:
-        parts.append(f"adds {len(preview.packages)} package{'s' if len(preview.packages) > 1 else ''}")
+        parts.append(f"adds {len(preview.packages)} package{'s' if len(preview.packages) > 1 else ''}{_built(preview)}")
     if preview.size_bytes:
         parts.append(size_in_words(preview.size_bytes))
     return f": {', '.join(parts)}" if parts else ""
+
+
+def _built(preview: Preview) -> str:
+    """ " (docx from source)": which of them nobody but this hub has made a wheel of."""
+    names = [package.partition("==")[0] for package in preview.from_source]
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return f" ({', '.join(names[:_SHOWN_NAMES])}{more} from source)" if names else ""
 
 
 def duration(seconds: float) -> str:

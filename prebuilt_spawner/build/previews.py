@@ -47,6 +47,7 @@ class _Facts:
     unknown: bool = False
     present: bool = False
     packages: tuple[str, ...] | None = None
+    from_source: tuple[str, ...] = ()
     size_bytes: int | None = None
     seconds: float | None = None
     error: str = ""
@@ -138,6 +139,7 @@ class Previews:
         preview = Preview(
             readiness=Readiness.UNKNOWN if facts.unknown else Readiness.UNBUILT,
             packages=facts.packages,
+            from_source=facts.from_source,
             size_bytes=facts.size_bytes,
             seconds=facts.seconds,
         )
@@ -272,6 +274,7 @@ def _of_environment(environment: Environment) -> _Facts:
         digest=environment.digest,
         image=environment.image,
         packages=lock.packages,
+        from_source=lock.from_source,
         size_bytes=None if None in sizes else sum(size or 0 for size in sizes),
     )
 

@@ -186,7 +186,11 @@ class Provider:
             report(BuildEvent(phase=Phase.READY, message="The image is ready"))
             _log.info("Fetched %s (%s)", environment.image, named.image_id)
             return named
-        _log.info("Building %s: %s", environment.image, ", ".join(environment.lock.packages) or "no packages")
+        packages = ", ".join(environment.lock.packages) or "no packages"
+        built = ", ".join(environment.lock.from_source)
+        _log.info("Building %s: %s%s", environment.image, packages, built and f" (from source: {built})")
+        if built:
+            report(BuildEvent(phase=Phase.BUILDING, message=f"With what is built from source: {built}"))
         fetch = partial(self._wheel_store.fetch, report=report, max_unsized_bytes=max_unsized_bytes)
         try:
             named = await self._made(environment, fetch, stacking=True, report=report)

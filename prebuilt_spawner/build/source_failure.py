@@ -27,10 +27,10 @@ _LIBRARY = re.compile(rf"cannot find -l(?P<library>{_PROGRAM})|unable to find li
 _TOOLS = (
     re.compile(rf"error: command ['\"](?:\S*/)?(?P<tool>{_PROGRAM})['\"] failed: No such file or directory"),
     re.compile(rf"[Uu]nable to execute ['\"]?(?:\S*/)?(?P<tool>{_PROGRAM})['\"]?: No such file"),
-    re.compile(rf"No such file or directory: ['\"](?:\S*/)?(?P<tool>{_KNOWN}|{_PROGRAM}-(?:config|gcc))['\"]"),
+    re.compile(rf"No such file or directory: ['\"](?:\S*/)?(?P<tool>{_KNOWN}|{_PROGRAM}[-_](?:config|gcc))['\"]"),
     re.compile(rf"(?P<tool>{_PROGRAM}): (?:command )?not found"),
     re.compile(rf"linker `(?P<tool>{_PROGRAM})` not found"),
-    re.compile(rf"(?:Error: )?(?P<tool>{_PROGRAM}-config) (?:executable )?(?:could )?not (?:be )?found"),
+    re.compile(rf"(?:Error: )?(?P<tool>{_PROGRAM}[-_]config) (?:executable )?(?:could )?not (?:be )?found"),
 )
 _NO_COMPILER = re.compile(
     r"No CMAKE_[A-Z]+_COMPILER could be found|Unknown compiler\(s\)|no acceptable C compiler found|"

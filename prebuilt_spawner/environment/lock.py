@@ -276,7 +276,7 @@ def _wheel_of(package: Package, probe: BaseProbe, source: str, base_digest: str)
         )
         if not _SHA256.fullmatch(base) or not (metadata == "" or _SHA256.fullmatch(metadata)):
             raise ValueError("a digest is not one")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, PylockValidationError) as error:
         raise MalformedRequest(
             f"{_sentence(source)} does not say how {package.name} is built from its source.", detail=repr(error)
         ) from error

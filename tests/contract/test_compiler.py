@@ -15,7 +15,7 @@ import pytest
 
 from prebuilt_spawner.adapters.docker_compiler import CompilerLimits, DockerCompiler
 from prebuilt_spawner.adapters.docker_engine import DockerEngine
-from prebuilt_spawner.adapters.memory import MemoryCompiler
+from prebuilt_spawner.adapters.memory_compiler import MemoryCompiler
 from prebuilt_spawner.build.interface import BytecodeCompiler
 from prebuilt_spawner.environment.base import BaseImage, BaseProbe
 from prebuilt_spawner.errors import EngineFailure, EngineUnavailable, LayersGone

@@ -19,7 +19,8 @@ import trustme
 
 from prebuilt_spawner.adapters import wheel_download
 from prebuilt_spawner.adapters.cache_limit import enforce
-from prebuilt_spawner.adapters.memory import MemoryCompiler, MemoryWheelStore
+from prebuilt_spawner.adapters.memory import MemoryWheelStore
+from prebuilt_spawner.adapters.memory_compiler import MemoryCompiler
 from prebuilt_spawner.adapters.network import NetworkSettings
 from prebuilt_spawner.adapters.wheel_store import DiskWheelStore
 from prebuilt_spawner.build.events import BuildEvent, Phase, ignore

@@ -54,6 +54,17 @@ def test_what_was_used_longest_ago_goes_first_until_there_is_room(tmp_path: Path
     assert left == 4 * KB100
 
 
+def test_a_wheel_that_was_built_goes_with_all_that_is_beside_it(tmp_path: Path):
+    """And one that is being made stays."""
+    folder = tmp_path / "built" / "aa" / "aa"
+    parts = [write(folder / name, days=5) for name in ("demo-1-py3-none-any.whl", "log.txt", "made.json")]
+    note = write(tmp_path / "built" / "bb" / "bb.toml", days=5)
+    making = write(tmp_path / "built" / ".new-cc" / "demo-1-py3-none-any.whl", days=0.5)
+    limit(tmp_path, KB100)
+    assert not any(file.exists() for file in (*parts, note))
+    assert making.exists()
+
+
 def test_wheels_and_what_was_made_of_them_are_one_row(tmp_path: Path):
     kept_wheel = wheel(tmp_path, "aa", days=1)
     old_body, old_index = pair(tmp_path, "installed", "ab", days=3)
