@@ -51,7 +51,7 @@ def in_words(preview: Preview) -> str:
     if preview.readiness is Readiness.UNKNOWN:
         return ""
     if preview.readiness is Readiness.READY:
-        return "Starts at once."
+        return _with("Starts at once", _built(preview))
     if preview.readiness is Readiness.FAILED:
         return f"Cannot work: {preview.error}" if preview.error else "Cannot work."
     if preview.readiness is Readiness.BUILDING:

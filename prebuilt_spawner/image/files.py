@@ -17,11 +17,16 @@ _DOCKERFILE = """\
 #
 # Written by prebuilt-spawner {version}. The base image that it made this environment on has, by its content, the digest
 # {base_digest}.
-ARG BASE
+{sources}ARG BASE
 FROM ${{BASE}}
 USER root
 COPY pylock.toml {share}/pylock.toml
 {install}{variables}USER {user}
+"""
+
+_SOURCES = """\
+# These are built from their source, with the newest versions of what their builds need, which come over the network;
+# those that prebuilt-spawner took are in pylock.toml: {built}
 """
 
 _PIP = "pip>=26.1"
@@ -54,10 +59,12 @@ def dockerfile(*, base: BaseImage, lock: Lock, probe: BaseProbe, immutable: bool
     It installs with a pip of its own, because the base's may be too old to know locks, and ends with the base's user.
     """
     install = " \\\n    && ".join(_install_commands(probe))
+    built = ", ".join(lock.from_source)
     return _DOCKERFILE.format(
         version=version,
         base_digest=base.digest,
         share=SHARE_FOLDER,
+        sources=_SOURCES.format(built=built) if built else "",
         install=f"RUN {install}\n" if lock.wheels else "",
         variables="ENV PYTHONNOUSERSITE=1\n" if immutable else "",
         # As the base's configuration says it, name or number. An image that says nothing runs as root.

@@ -27,6 +27,7 @@ from prebuilt_spawner.image.names import (
     HUB_LABEL,
     PACKAGES_LABEL,
     PROBE_LABEL,
+    SANDBOX_LABEL,
 )
 from prebuilt_spawner.image.plan import plan_image
 
@@ -196,7 +197,7 @@ async def test_the_double_counts_helpers(memory_engine_world):
 
 
 @pytest.mark.skipif(not TEST_BASE and os.environ.get("REQUIRE_ENGINE") != "1", reason="`make unit` has no engine")
-@pytest.mark.parametrize("label", [PROBE_LABEL, COMPILER_LABEL, CHECK_LABEL])
+@pytest.mark.parametrize("label", [PROBE_LABEL, COMPILER_LABEL, SANDBOX_LABEL, CHECK_LABEL])
 async def test_helpers_that_were_left_are_removed_and_no_other_container(docker_engine_world, label):
     """This hub's go in any state. Another's stays while it runs, has ended just now, or was made a moment ago; and what
     is no helper stays."""

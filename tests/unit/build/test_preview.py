@@ -34,6 +34,22 @@ def test_what_is_known_of_a_build_is_said_and_nothing_of_the_rest(known, words):
     assert as_summary(preview(**known)) == f"Your environment is built first{words}."
 
 
+@pytest.mark.parametrize(
+    ("from_source", "words"),
+    [
+        (FOUR[:1], "alpha from source"),
+        (FOUR[:3], "alpha, beta, delta from source"),
+        (FOUR, "alpha, beta, delta and 1 more from source"),
+    ],
+)
+def test_what_is_built_from_source_is_named(from_source, words):
+    """Whether there is an image of it or not."""
+    known = {"packages": FOUR, "from_source": from_source}
+    assert in_words(preview(**known)) == f"Builds first: adds 4 packages ({words})."
+    assert as_summary(preview(**known)) == f"Your environment is built first: adds 4 packages ({words})."
+    assert in_words(preview(Readiness.READY, **known)) == f"Starts at once ({words})."
+
+
 @pytest.mark.parametrize("known", [known for known, _ in WORK])
 def test_what_is_ready_starts_at_once_whatever_it_adds(known):
     assert in_words(preview(Readiness.READY, **known)) == "Starts at once."

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from prebuilt_spawner.environment.lock import parse_pylock
+from prebuilt_spawner.environment.lock import Lock, LockedSource, built_wheel, parse_pylock
 from prebuilt_spawner.image import files
 
 from .wheels import make_base, make_distribution, make_lock, make_probe
@@ -45,6 +45,19 @@ def test_the_dockerfile_needs_a_base_and_keeps_its_user() -> None:
     assert instructions[-1] == "USER jovyan"
     assert "'/opt/my env/bin/python3' -m pip" in instructions[4]
     assert any("b" * 64 in line for line in lines if line.startswith("#"))
+
+
+def test_the_dockerfile_says_what_it_builds_from_source() -> None:
+    """And nothing of the kind where there is nothing to build."""
+    wheel = make_lock("demo").wheels[0]
+    source = LockedSource(
+        name="demo", version="1.0", filename="demo-1.0.tar.gz", url=wheel.url, sha256="a" * 64, base_digest="b" * 64
+    )
+    lock = Lock(wheels=(built_wheel(source, filename=wheel.filename, size_bytes=1),))
+    dockerfile = own_files(lock=lock, probe=make_probe())[f"{SHARE}/Dockerfile"].decode()
+    comments = [line for line in dockerfile.splitlines() if line.startswith("#")]
+    assert any(line.endswith("demo==1.0") for line in comments)
+    assert b"source" not in own_files(lock=make_lock("demo"), probe=make_probe())[f"{SHARE}/Dockerfile"]
 
 
 def test_a_base_with_uv_alone_installs_with_uv() -> None:
