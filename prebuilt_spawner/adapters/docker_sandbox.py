@@ -241,7 +241,7 @@ def _create(
             security_opt=["no-new-privileges"],
             tmpfs={
                 # The base's own volumes would be folders on the engine's disk.
-                **dict.fromkeys(base.config.get("Volumes") or {}, "ro,size=4k"),
+                **dict.fromkeys(_volumes(base, probe), "ro,size=4k"),
                 _PLACE: f"exec,nosuid,nodev,mode=1777,size={limits.disk_bytes},nr_inodes={files}",
             },
             mem_limit=limits.memory_bytes,
@@ -263,6 +263,13 @@ def _create(
     config["StdinOnce"] = True
     config["AttachStdin"] = True
     return str(client.create_container_from_config(config)["Id"])
+
+
+def _volumes(base: BaseImage, probe: BaseProbe) -> list[str]:
+    """The folders that the base declares as volumes, but for one that has the interpreter in it."""
+    declared = (str(folder).rstrip("/") for folder in base.config.get("Volumes") or {})
+    needed = (probe.interpreter, probe.stdlib)
+    return [folder for folder in declared if not any(path.startswith(f"{folder}/") for path in needed)]
 
 
 def _killed_for_memory(client: docker.APIClient, container: str) -> bool:

@@ -26,7 +26,7 @@ from packaging.version import InvalidVersion, Version
 
 from ..build.failure import TELL, Failure, Kind
 from ..build.sources import ListedSource
-from ..environment.lock import LockedFile
+from ..environment.lock import SDIST_FILENAME, LockedFile
 from ..environment.urls import index_name_and_url
 from ..errors import PrebuiltError
 from .network import NetworkSettings
@@ -243,7 +243,7 @@ def _source(
         name, version = parse_sdist_filename(_OLD_ARCHIVE.sub(".tar.gz", filename))
     except (InvalidSdistFilename, InvalidVersion):
         return None
-    if not _SHA256.fullmatch(sha256) or not filename.isascii() or "/" in filename:
+    if not _SHA256.fullmatch(sha256) or not SDIST_FILENAME.fullmatch(filename):
         return None
     file = LockedFile(
         name=name,

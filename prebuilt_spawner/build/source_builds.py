@@ -8,9 +8,11 @@ its files are read; so a new source takes two or three rounds. Everything that i
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +22,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import Version
 
 from ..environment.base import BaseImage, BaseProbe
-from ..environment.lock import Lock, LockedFile, LockedSource, LockedWheel, built_wheel, supported_tags
+from ..environment.lock import WHEEL_FILENAME, Lock, LockedFile, LockedSource, LockedWheel, built_wheel, supported_tags
 from ..environment.requirements import parse_requirements
 from ..errors import PolicyRefusal, PrebuiltError, RequestError, UnbuildableEnvironment, UnresolvableRequest
 from .events import BuildEvent, Phase, Report, ignore
@@ -47,6 +49,8 @@ MOST_SOURCES = 20
 """How many packages of one request are built at most."""
 _MOST_ROUNDS = 4
 """How often a build may say that it needs something else: first its file says it, then its backend."""
+_HEARD_SECONDS = 60
+"""How often a wait is heard of: a build that says nothing for long is given up."""
 _LIMITS = SourceBuildLimits()
 
 Permit = Callable[[LockedFile], None]
@@ -176,7 +180,7 @@ class SourceBuilds:
         if known is not None:
             return known
         try:
-            async with self._queue.slot(partial(_waits, report)):
+            async with self._turn(report):
                 return await self._first_build(file, base, probe, report)
         except RequestError as error:
             self._failures.remember(("source", file.sha256, base.digest), error)
@@ -208,7 +212,7 @@ class SourceBuilds:
     async def _made_again(
         self, wheel: LockedWheel, source: LockedSource, base: BaseImage, probe: BaseProbe, report: Report
     ) -> MadeWheel:
-        async with self._queue.slot(partial(_waits, report)), self._made.workplace() as folder:
+        async with self._turn(report), self._made.workplace() as folder:
             self._begin(source, base, report)
             report(BuildEvent(phase=Phase.BUILDING, output=_needs(source)))
             answer = await self._run(source, None, self._limits.seconds, base, probe, folder, report)
@@ -222,6 +226,17 @@ class SourceBuilds:
                 advice="Ask for newer versions, or tell the administrator of this hub.",
             )
         return made
+
+    @asynccontextmanager
+    async def _turn(self, report: Report) -> AsyncIterator[None]:
+        """A place among the builds; while it waits for one, it is heard of."""
+        waiting = asyncio.get_running_loop().create_task(_still_waits(report))
+        try:
+            async with self._queue.slot(partial(_waits, report)):
+                waiting.cancel()
+                yield
+        finally:
+            waiting.cancel()
 
     def _begin(self, source: LockedSource, base: BaseImage, report: Report) -> None:
         _log.info("Building %s %s from source in %s", source.name, source.version, base.reference)
@@ -289,6 +304,8 @@ class SourceBuilds:
 def _check_name(filename: str, source: LockedSource, probe: BaseProbe) -> None:
     """That the wheel is the one that was to be made, for this base. What is in it is checked by whoever installs it."""
     try:
+        if not WHEEL_FILENAME.fullmatch(filename):
+            raise InvalidWheelFilename("it has an odd character")
         name, version, _, tags = parse_wheel_filename(filename)
     except InvalidWheelFilename as error:
         raise _failed(source, "Building {} from source made no proper wheel.", detail=str(error)) from error
@@ -315,6 +332,12 @@ def _needs(source: LockedSource) -> str:
 def _goes_on(report: Report, event: BuildEvent) -> None:
     """What is fetched for a build is a part of it, and no step of its own."""
     report(BuildEvent(phase=Phase.BUILDING))
+
+
+async def _still_waits(report: Report) -> None:
+    while True:
+        await asyncio.sleep(_HEARD_SECONDS)
+        report(BuildEvent(phase=Phase.WAITING))
 
 
 def _waits(report: Report, place: int) -> None:

@@ -37,8 +37,9 @@ else:
     import tomli as tomllib
 
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
-_WHEEL_FILENAME = re.compile(r"[A-Za-z0-9._+!-]+\.whl")
-_SDIST_FILENAME = re.compile(r"[A-Za-z0-9._+!-]+\.(?:tar\.gz|tgz|tar\.bz2|tar\.xz|zip)")
+WHEEL_FILENAME = re.compile(r"[A-Za-z0-9._+!-]+\.whl")
+SDIST_FILENAME = re.compile(r"[A-Za-z0-9._+!-]+\.(?:tar\.gz|tgz|tar\.bz2|tar\.xz|zip)")
+"""What files may be called that stand in a lock, whatever else indexes and builds call theirs."""
 _TOOL = "prebuilt-spawner"
 """The name of our own tables in a pylock file."""
 _URL_CHARACTERS = re.compile(r"[\x21-\x7e]+")
@@ -316,7 +317,7 @@ def _best_wheel(package: Package, probe: BaseProbe, source: str) -> PackageWheel
 
 def _locked(package: Package, file: PackageWheel | PackageSdist, source: str) -> LockedWheel:
     filename, is_wheel = file.filename, isinstance(file, PackageWheel)
-    if not (_WHEEL_FILENAME if is_wheel else _SDIST_FILENAME).fullmatch(filename):
+    if not (WHEEL_FILENAME if is_wheel else SDIST_FILENAME).fullmatch(filename):
         what = "wheel" if is_wheel else "source"
         raise MalformedRequest(f"{_sentence(source)} names a {what} of {package.name} with an odd name.")
     sha256 = file.hashes.get("sha256", "")

@@ -52,8 +52,8 @@ for host, port in PLACES:
     except OSError:
         pass
 found["written"] = []
-for place in ("/", "/etc", "/usr/lib", "/opt", "/home", "/root", "/run", "/var/tmp", "/dev", "/sys", "/proc/sys/kernel",
-               sys.base_prefix, os.path.dirname(os.__file__), CACHE, CACHE + "/wheels", CACHE + "/built"):
+for place in ("/", "/volume", "/etc", "/usr/lib", "/opt", "/home", "/root", "/run", "/var/tmp", "/dev", "/sys",
+               "/proc/sys/kernel", sys.base_prefix, os.path.dirname(os.__file__), CACHE, CACHE + "/built"):
     try:
         os.makedirs(place, exist_ok=True)
         open(os.path.join(place, "left-by-a-build"), "w").close()
@@ -205,8 +205,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def base_with_volume(client: docker.APIClient, light_base: str, run: str) -> str:
+    """A base that has a volume, where each of its containers gets room on the engine's disk that anybody may fill."""
+    name = f"prebuilt-spawner-test/{run}-volume:1"
+    changed_base(client, light_base, name, "mkdir -m 1777 /volume", run, changes={"Volumes": {"/volume": {}}})
+    return name
+
+
+@pytest.fixture(scope="module")
 def hostile(
-    index: IndexServer, light_base: str, run: str, cache: Path, neighbours: list[tuple[str, int]]
+    index: IndexServer, base_with_volume: str, run: str, cache: Path, neighbours: list[tuple[str, int]]
 ) -> dict[str, Outcome]:
     """How requests for packages end whose builds do harm, a few of them at a time."""
     places = [*neighbours, ("169.254.169.254", 80), ("8.8.8.8", 53), ("localhost", index.port)]
@@ -239,10 +247,10 @@ def hostile(
     async def run_all() -> dict[str, Outcome]:
         manager = await build_manager(settings(cache, run, index_url=index.url, source_build_limits=LIMITS))
         try:
-            found = await asyncio.gather(*(asked(manager, light_base, file.name) for file in published))
+            found = await asyncio.gather(*(asked(manager, base_with_volume, file.name) for file in published))
             outcomes = {file.name: outcome for file, outcome in zip(published, found, strict=True)}
             index.add_file(sdist("afterwards", "1.0"))
-            outcomes["afterwards"] = await asked(manager, light_base, "afterwards")
+            outcomes["afterwards"] = await asked(manager, base_with_volume, "afterwards")
             return outcomes
         finally:
             await manager.close()

@@ -15,6 +15,7 @@ import pytest
 
 from prebuilt_spawner.adapters.docker_handover import Handover
 
+from ..crafted_sdists import sdist
 from ..index_server import IndexServer
 from .conftest import MAKE
 from .private_engine import ENGINES, PrivateEngine
@@ -22,7 +23,7 @@ from .small_bases import SmallBase
 from .trees import Entry, differing, tree
 
 REPOSITORY = "prebuilt-spawner-test/same"
-REQUEST = ["demo-app", "demo-heavy", "old-demo>=2"]
+REQUEST = ["demo-app", "demo-heavy", "demo-source", "old-demo>=2"]
 PYTHONS = os.environ.get("PREBUILT_SPAWNER_TEST_PYTHONS", "").split()
 """Interpreters of other versions that have this project, made by `dev/hub_pythons`."""
 ROOT = Path(__file__).parents[2]
@@ -46,6 +47,8 @@ def index() -> Iterator[IndexServer]:
         index.add_wheel("demo-lib", "2.0", files={"demo_lib.py": "what = 'lib'\n", "demo_lib_data/empty": ""})
         index.add_wheel("old-demo", "2.0", files={"old_demo/__init__.py": "what = 'new'\n"})
         index.add_wheel("demo-heavy", "1.0", files={"demo_heavy/data": bytes(range(256)) * 45_000})
+        # Each hub builds it for itself.
+        index.add_file(sdist("demo-source", "1.0"))
         yield index
 
 
@@ -106,6 +109,7 @@ async def test_an_environment_has_one_tag_and_the_same_files_wherever_it_is_made
     first_image, first = next(iter(seen.values()))
     site = small.purelib.strip("/")
     assert first[f"{site}/old_demo/__init__.py"]
+    assert first[f"{site}/demo_source.py"]
     assert f"{site}/old_demo/only_old.py" not in first
     for place, (image, files) in seen.items():
         assert (image, differing(files, first)) == (first_image, {}), place

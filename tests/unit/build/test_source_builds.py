@@ -283,6 +283,7 @@ async def test_what_is_being_built_is_no_failure_on_the_form(world: World):
         ("legacy-2.1-py3-none-any.whl", "another package or version"),
         ("legacy-2.0-cp39-cp39-win_amd64.whl", "another platform"),
         ("legacy.whl", "no proper wheel"),
+        ("legacy-2.0-py3-none-any. x.whl", "no proper wheel"),
     ],
 )
 async def test_another_wheel_than_the_one_that_was_to_be_made_is_refused(world: World, filename: str, words: str):
