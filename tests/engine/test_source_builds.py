@@ -10,7 +10,7 @@ import socketserver
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,10 @@ from ..index_server import IndexServer
 from .hub import TEST_LABEL, Hub, changed_base
 
 LIMITS = SourceBuildLimits(
-    memory_bytes=256 << 20, disk_bytes=48 << 20, processes=48, cpus=1, seconds=8, output_bytes=1 << 20
+    memory_bytes=256 << 20, disk_bytes=48 << 20, processes=48, cpus=1, seconds=90, output_bytes=1 << 20
 )
+# Whoever builds without end is given up soon; whoever comes to an end has time for it on a busy machine, too.
+SHORT = replace(LIMITS, seconds=5)
 SECRET = "secret-of-the-hubs-environment"
 
 OBSERVE = """
@@ -220,10 +222,6 @@ def hostile(
     places = [*neighbours, ("169.254.169.254", 80), ("8.8.8.8", 53), ("localhost", index.port)]
     observe = OBSERVE.replace("PLACES", repr(places)).replace("CACHE", repr(str(cache / "cache")))
     published = [
-        # Those first that take all their time.
-        sdist("sleeper", "1.0", "time.sleep(100000)"),
-        sdist("liar", "1.0", LIAR),
-        sdist("forks", "1.0", FORKS),
         sdist("observer", "1.0", observe),
         sdist("background", "1.0", BACKGROUND),
         sdist("memory", "1.0", MEMORY),
@@ -233,27 +231,30 @@ def hostile(
         sdist("othername", "1.0", "return write_wheel(folder, name='numpy')"),
         sdist("otherversion", "1.0", "return write_wheel(folder, version='9.0')"),
         sdist("othermetadata", "1.0", "return write_wheel(folder, says='numpy')"),
-        sdist("othermachine", "1.0", "return write_wheel(folder, tag='cp39-cp39-win_amd64')"),
         sdist("nothing", "1.0", "return 'nothing-1.0-py3-none-any.whl'"),
         sdist("climber", "1.0", "return write_wheel(folder, files={'../../../etc/cron.d/evil': 'x'})"),
         sdist("foreign", "1.0", "return write_wheel(folder, files={'jupyterhub/singleuser/__init__.py': 'x'})"),
         sdist("second", "1.0", "return write_wheel(folder, files={'numpy-9.0.dist-info/METADATA': 'Name: numpy'})"),
-        sdist("wanting", "1.0", requires=["evil @ file:///etc/passwd"]),
         sdist_of("outside", "1.0", {"/../../outside.py": "x"}),
     ]
-    for file in published:
+    endless = [sdist("sleeper", "1.0", "time.sleep(100000)"), sdist("liar", "1.0", LIAR), sdist("forks", "1.0", FORKS)]
+    for file in (*published, *endless, sdist("afterwards", "1.0")):
         index.add_file(file)
 
     async def run_all() -> dict[str, Outcome]:
-        manager = await build_manager(settings(cache, run, index_url=index.url, source_build_limits=LIMITS))
+        managers = [
+            await build_manager(settings(folder, run, index_url=index.url, source_build_limits=limits))
+            for folder, limits in ((cache, LIMITS), (cache / "short", SHORT))
+        ]
+        asks = [(managers[0], file.name) for file in published] + [(managers[1], file.name) for file in endless]
         try:
-            found = await asyncio.gather(*(asked(manager, base_with_volume, file.name) for file in published))
-            outcomes = {file.name: outcome for file, outcome in zip(published, found, strict=True)}
-            index.add_file(sdist("afterwards", "1.0"))
-            outcomes["afterwards"] = await asked(manager, base_with_volume, "afterwards")
+            found = await asyncio.gather(*(asked(manager, base_with_volume, name) for manager, name in asks))
+            outcomes = {name: outcome for (_, name), outcome in zip(asks, found, strict=True)}
+            outcomes["afterwards"] = await asked(managers[0], base_with_volume, "afterwards")
             return outcomes
         finally:
-            await manager.close()
+            for manager in managers:
+                await manager.close()
 
     os.environ["HUB_SECRET"] = SECRET
     try:
@@ -268,17 +269,15 @@ REPORTED = {
     "memory": ({"build-memory"}, "268 MB of memory"),
     "disk": ({"build-disk"}, "scratch space"),
     "log": ({"build-output"}, "printed more than"),
-    "sleeper": ({"build-time"}, "longer than the 8 seconds"),
+    "sleeper": ({"build-time"}, "longer than the 5 seconds"),
     "network": ({"build-network"}, "from the network"),
     "othername": ({"build-metadata"}, "another package or version"),
     "otherversion": ({"build-metadata"}, "another package or version"),
     "othermetadata": ({"unbuildable"}, "another name or version in its metadata"),
-    "othermachine": ({"build-metadata"}, "another platform"),
     "nothing": ({"build-no-wheel"}, "without a wheel"),
     "climber": ({"unbuildable"}, "evil"),
     "foreign": ({"file-conflict"}, "jupyterhub"),
     "second": ({"unbuildable"}, "second"),
-    "wanting": ({"build-failed"}, "needs other packages first"),
     "outside": ({"build-failed"}, "outside 1.0"),
 }
 
@@ -371,11 +370,11 @@ async def test_a_c_extension_is_built_where_the_base_has_a_compiler(
     assert "needs the header odd/thing.h, which the image lacks" in headless.error.message
 
 
-async def test_what_is_built_once_is_used_by_everybody_and_named_alike_elsewhere(
+def test_what_is_built_once_is_used_by_everybody(
     make_hub: Callable[..., Hub], light_base: str, client: docker.APIClient, run: str, tmp_path: Path
 ):
-    """A real hub builds the classic docx for the first user and not for the next; a hub with nothing in common makes an
-    image of the same name of it; and where the hub's wheel has gone, it is built again from what the lock says."""
+    """A real hub builds the classic docx for the first user and not for the next. Where the wheel has gone, it is built
+    again from what the lock says, and the image has the same name; `tests/stores` shows that of other engines."""
     # Else the first answer comes when the server is ready, and nobody reads the progress.
     slow = "c.JupyterHub.tornado_settings = {'slow_spawn_timeout': 1}\n"
     hub = make_hub(base=light_base, cache_dir=tmp_path / "cache", settings=slow)
@@ -391,14 +390,6 @@ async def test_what_is_built_once_is_used_by_everybody_and_named_alike_elsewhere
     assert hub.log().count("Building docx 0.2.4 from source") == 1
     listing = hub.execute(first, "cat", "/usr/local/share/prebuilt-spawner/pylock.toml")[1]
     assert 'name = "docx-0.2.4.tar.gz"' in listing
-
-    manager = await build_manager(settings(tmp_path / "other", run, repository=f"prebuilt-spawner-test/{run}-other"))
-    try:
-        other = await asked(manager, light_base, "docx", "xlsxwriter")
-    finally:
-        await manager.close()
-    assert other.environment is not None, other.error
-    assert other.environment.digest == hub.tag(first).rpartition(":")[2]
 
     image = hub.tag(second)
     hub.stop_server(second)
