@@ -91,14 +91,17 @@ class SimpleIndex:
         if not self._default_url:
             # Only uv knows: its default, or what its own configuration says.
             command = [self._uv, *_ASK_DEFAULT, "--python", sys.executable, "-"]
-            said = subprocess.run(  # noqa: S603 - nothing in it comes from a user
-                command,
-                input=b"",
-                capture_output=True,
-                timeout=_UV_SECONDS,
-                check=False,
-                env={"PATH": self._network.search_path, "HOME": os.devnull},
-            ).stdout.decode(errors="replace")
+            try:
+                said = subprocess.run(  # noqa: S603 - nothing in it comes from a user
+                    command,
+                    input=b"",
+                    capture_output=True,
+                    timeout=_UV_SECONDS,
+                    check=False,
+                    env={"PATH": self._network.search_path, "HOME": os.devnull},
+                ).stdout.decode(errors="replace")
+            except (OSError, subprocess.SubprocessError) as error:
+                raise self._broken(Kind.INDEX, f"uv cannot be asked: {error}") from error
             match = _DEFAULT_INDEX.search(said)
             if match is None:
                 raise self._broken(Kind.INDEX, f"uv does not say which index it asks: {said!r}")

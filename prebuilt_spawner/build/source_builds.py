@@ -49,6 +49,8 @@ MOST_SOURCES = 20
 """How many packages of one request are built at most."""
 _MOST_ROUNDS = 4
 """How often a build may say that it needs something else: first its file says it, then its backend."""
+_DETAIL_CHARACTERS = 4000
+"""How much of what a build printed goes into the hub's log. The build's own log has more of it."""
 _HEARD_SECONDS = 60
 """How often a wait is heard of: a build that says nothing for long is given up."""
 _LIMITS = SourceBuildLimits()
@@ -270,7 +272,7 @@ class SourceBuilds:
         answer = await self._sandbox.run(job, base, probe, folder=folder, report=report)
         if answer.flaw is not None:
             failure = source_failure(source.name, source.version, flaw=answer.flaw, log=answer.log, limits=self._limits)
-            raise failure.error(detail=answer.log)
+            raise failure.error(detail=answer.log[-_DETAIL_CHARACTERS:])
         return answer
 
     async def _requires(self, source: LockedSource, asked: Sequence[str], probe: BaseProbe) -> tuple[LockedWheel, ...]:

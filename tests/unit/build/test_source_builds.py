@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from prebuilt_spawner.adapters.memory import MemoryWheelStore
+from prebuilt_spawner.adapters.memory import MemoryEngine, MemoryWheelStore
 from prebuilt_spawner.adapters.memory_sources import MemoryMadeWheels, MemorySandbox, MemorySourceIndex
-from prebuilt_spawner.build.events import Phase, Report, ignore
+from prebuilt_spawner.build.events import BuildEvent, Phase, Report, ignore
 from prebuilt_spawner.build.locking import Locksmith
-from prebuilt_spawner.build.provider import EnvironmentRequest, ProfileRequest
+from prebuilt_spawner.build.previews import _of_environment
+from prebuilt_spawner.build.provider import EnvironmentRequest, ProfileRequest, Provider
 from prebuilt_spawner.build.remembered import RememberedFailures
 from prebuilt_spawner.build.source_builds import SourceBuilds
 from prebuilt_spawner.build.sources import Flaw, SandboxAnswer
@@ -29,7 +30,7 @@ from .locking_world import base_image
 
 
 class Store(MemoryWheelStore):
-    """One whose wheels have a METADATA file of this hash."""
+    """One whose wheels have a METADATA file of this hash; "" for none."""
 
     metadata_sha256 = "a" * 64
 
@@ -46,7 +47,7 @@ class Store(MemoryWheelStore):
             length_bytes=1,
         )
         found = await super().fragments(wheels, base, probe, report=report)
-        return tuple(replace(fragment, files=(file,)) for fragment in found)
+        return tuple(replace(fragment, files=(file,)) for fragment in found) if self.metadata_sha256 else found
 
 
 class World(LockingWorld):
@@ -309,6 +310,37 @@ async def test_a_source_that_is_larger_than_the_scratch_space_is_not_built(world
     with pytest.raises(UnbuildableEnvironment, match=r"The source of large 1\.0 is too large") as caught:
         await world.lock("a", "large")
     assert (caught.value.cause, world.built) == ("too-large", [])
+
+
+async def test_the_hubs_log_gets_the_end_of_what_a_failed_build_printed(world: World):
+    """However much that was."""
+    world.sandbox.answers["legacy-2.0.tar.gz"] = SandboxAnswer(flaw=Flaw.FAILED, log="x" * 200_000 + "the reason")
+    with pytest.raises(UnbuildableEnvironment) as caught:
+        await world.lock("a", "legacy")
+    assert len(caught.value.detail) < 5000
+    assert caught.value.detail.endswith("the reason")
+
+
+async def test_an_image_is_made_with_what_is_built_and_says_so(world: World):
+    """Only the index's wheels are fetched; the wheel is built again where it has gone, and every preview names it."""
+    world.store.metadata_sha256 = ""
+    lock = await world.lock("a", "legacy")
+    world.made.kept.clear()
+    world.store.fetched.clear()
+    engine = MemoryEngine()
+    engine.add_base(world.base, world.probe)
+    provider = Provider(
+        engine=engine, wheel_store=world.store, ledger=world.ledger, repository="x/env", sources=world.sources
+    )
+    environment = provider.name(base=world.base, probe=world.probe, lock=lock)
+    events: list[BuildEvent] = []
+    await provider.make(environment, report=events.append)
+    assert "With what is built from source: legacy==2.0" in [event.message for event in events]
+    assert "Building legacy 2.0 from source" in [event.message for event in events]
+    assert len(world.made.kept) == 1
+    (wheel,) = (one for one in lock.wheels if one.source is not None)
+    assert wheel.sha256 not in world.store.fetched
+    assert _of_environment(environment).from_source == ("legacy==2.0",)
 
 
 # -- again -------------------------------------------------------------------------------------------------------------
