@@ -38,5 +38,8 @@ c.PrebuiltSpawner.allow_custom_packages = True
 # What users may not get, not even as a dependency of something else, and why. Profiles may have it.
 # c.PrebuiltSpawner.denied_packages = {"tensorflow": "it needs more memory than servers have here"}
 
+# Packages that are published as source alone are built, in a container that reaches nothing. False refuses them.
+# c.PrebuiltSpawner.allow_source_builds = False
+
 # A stopped server's container holds nothing that is worth keeping: the home is a volume.
 c.PrebuiltSpawner.remove = True

@@ -27,6 +27,7 @@ from ..environment.requirements import parse_requirements
 from ..errors import PolicyRefusal, PrebuiltError, RequestError, UnbuildableEnvironment, UnresolvableRequest
 from .events import BuildEvent, Phase, Report, ignore
 from .failure import SOURCE_ADVICE, Failure, Kind
+from .guard import Guard, NoGuard
 from .interface import Resolver, ResolveRequest, WheelStore
 from .queue import Queue
 from .remembered import RememberedFailures
@@ -71,6 +72,7 @@ class SourceBuilds:
         limits: What one build may take.
         max_concurrent: How many builds go on at once; others wait in order of arrival.
         failures: Sources that could not be built lately.
+        guard: Looks after the disks; closed by whoever else has it.
         now: A clock in seconds that never goes back.
     """
 
@@ -86,6 +88,7 @@ class SourceBuilds:
         limits: SourceBuildLimits = _LIMITS,
         max_concurrent: int = 2,
         failures: RememberedFailures | None = None,
+        guard: Guard | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.allowed = allowed
@@ -96,6 +99,7 @@ class SourceBuilds:
         self._store = wheel_store
         self._limits = limits
         self._failures = failures or RememberedFailures(0)
+        self._guard = guard or NoGuard()
         self._queue = Queue(max_concurrent)
         self._now = now
         self._building: SharedTasks[MadeWheel] = SharedTasks(now=now)
@@ -183,6 +187,7 @@ class SourceBuilds:
             return known
         try:
             async with self._turn(report):
+                await self._guard.check()
                 return await self._first_build(file, base, probe, report)
         except RequestError as error:
             self._failures.remember(("source", file.sha256, base.digest), error)

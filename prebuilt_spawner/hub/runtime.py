@@ -116,6 +116,7 @@ async def build_manager(settings: RuntimeSettings) -> BuildManager:
     wheel_store = DiskWheelStore(network, cache_dir, compiler)
     failures = RememberedFailures(settings.failure_ttl)
     room = WaitingRoom(seats_below(settings.concurrent_spawn_limit))
+    disks = _Disks(settings)
     resolver = UvResolver(network, cache_dir, protected=PROTECTED, seen=ledger.package_names)
     sources = SourceBuilds(
         resolver=resolver,
@@ -127,6 +128,7 @@ async def build_manager(settings: RuntimeSettings) -> BuildManager:
         limits=settings.source_build_limits,
         max_concurrent=settings.max_concurrent_builds,
         failures=failures,
+        guard=disks,
     )
     shared, pushes = shared_registry(settings, engine=engine, memory=ledger, hub=hub, labels=labels)
     provider = Provider(
@@ -151,7 +153,7 @@ async def build_manager(settings: RuntimeSettings) -> BuildManager:
         hub=hub,
         failures=failures,
         room=room,
-        guard=_Disks(settings),
+        guard=disks,
         sources=sources,
         limits=BuildLimits(
             max_concurrent_builds=settings.max_concurrent_builds, max_queued_builds=settings.max_queued_builds

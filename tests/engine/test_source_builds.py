@@ -345,14 +345,20 @@ def compiling_base(client: docker.APIClient, light_base: str, run: str) -> str:
 
 
 async def test_a_c_extension_is_built_where_the_base_has_a_compiler(
-    index: IndexServer, light_base: str, compiling_base: str, client: docker.APIClient, run: str, tmp_path: Path
+    index: IndexServer,
+    light_base: str,
+    compiling_base: str,
+    client: docker.APIClient,
+    run: str,
+    tmp_path: Path,
+    wheels: Path,
 ):
     """And where it has none, or lacks a header, the user reads what is missing."""
     header = {**C_EXTENSION, "speedy.c": C_EXTENSION["speedy.c"].replace("INCLUDE", "#include <odd/thing.h>")}
     plain = {**C_EXTENSION, "speedy.c": C_EXTENSION["speedy.c"].replace("INCLUDE", "")}
     index.add_file(sdist_of("speedy", "1.0", plain))
     index.add_file(sdist_of("headless", "1.0", header))
-    manager = await build_manager(settings(tmp_path, run, extra_index_urls=(index.url,)))
+    manager = await build_manager(settings(tmp_path, run, extra_index_urls=(index.url,), cache_dir=str(wheels)))
     try:
         built, without, headless = await asyncio.gather(
             asked(manager, compiling_base, "speedy"),

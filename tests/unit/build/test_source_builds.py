@@ -12,6 +12,7 @@ import pytest
 from prebuilt_spawner.adapters.memory import MemoryEngine, MemoryWheelStore
 from prebuilt_spawner.adapters.memory_sources import MemoryMadeWheels, MemorySandbox, MemorySourceIndex
 from prebuilt_spawner.build.events import BuildEvent, Phase, Report, ignore
+from prebuilt_spawner.build.guard import NoGuard
 from prebuilt_spawner.build.locking import Locksmith
 from prebuilt_spawner.build.previews import _of_environment
 from prebuilt_spawner.build.provider import EnvironmentRequest, ProfileRequest, Provider
@@ -22,7 +23,7 @@ from prebuilt_spawner.environment.base import BaseImage, BaseProbe
 from prebuilt_spawner.environment.digest import source_identity
 from prebuilt_spawner.environment.lock import Lock, LockedWheel, to_pylock
 from prebuilt_spawner.environment.policy import Policy, read_rules
-from prebuilt_spawner.errors import PolicyRefusal, UnbuildableEnvironment, UnresolvableRequest
+from prebuilt_spawner.errors import PolicyRefusal, StorageFailure, UnbuildableEnvironment, UnresolvableRequest
 from prebuilt_spawner.image.fragment import Fragment, FragmentFile
 
 from .locking_world import World as LockingWorld
@@ -341,6 +342,17 @@ async def test_an_image_is_made_with_what_is_built_and_says_so(world: World):
     (wheel,) = (one for one in lock.wheels if one.source is not None)
     assert wheel.sha256 not in world.store.fetched
     assert _of_environment(environment).from_source == ("legacy==2.0",)
+
+
+async def test_with_a_disk_nearly_full_nothing_is_built(world: World):
+    class Full(NoGuard):
+        async def check(self) -> None:
+            raise StorageFailure("The hub's disk is nearly full. Tell your administrator.")
+
+    world.make(guard=Full())
+    with pytest.raises(StorageFailure, match="nearly full"):
+        await world.lock("a", "legacy")
+    assert world.built == []
 
 
 # -- again -------------------------------------------------------------------------------------------------------------
