@@ -127,8 +127,10 @@ def test_a_request_that_the_server_cannot_live_with_is_a_422(hub: Hub, asked: st
     assert "needs" in outcome.message, outcome
 
 
-def test_a_package_without_a_wheel_is_a_422(hub: Hub):
+def test_a_package_without_a_wheel_is_a_422_where_nothing_is_built_from_source(make_hub):
     """A package that exists as source only is refused with its name; the log has the number of the build."""
+    hub: Hub = make_hub(settings="c.PrebuiltSpawner.allow_source_builds = False\n")
+    hub.start()
     user = hub.user("sourceonly")
     outcome = hub.start_server(user, {"packages": ["docx"]})
     assert not outcome.ready
