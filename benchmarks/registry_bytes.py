@@ -23,6 +23,7 @@ import docker
 
 from prebuilt_spawner.build.events import ignore
 from prebuilt_spawner.build.provider import EnvironmentRequest
+from prebuilt_spawner.build.sources import SourceBuildLimits
 from prebuilt_spawner.hub.runtime import RuntimeSettings, build_manager
 from prebuilt_spawner.image.archive import read_parts
 from tests.stores.registry import registry
@@ -46,6 +47,8 @@ async def measure(base: str, host: str, folder: Path) -> None:
             max_concurrent_builds=1,
             max_queued_builds=1,
             failure_ttl=0,
+            allow_source_builds=True,
+            source_build_limits=SourceBuildLimits(),
             max_cache_bytes=0,
             min_free_bytes=0,
         )

@@ -16,6 +16,7 @@ from prebuilt_spawner.adapters.docker_transfers import PullLimits
 from prebuilt_spawner.build.events import ignore
 from prebuilt_spawner.build.manager import BuildManager
 from prebuilt_spawner.build.provider import Environment, EnvironmentRequest
+from prebuilt_spawner.build.sources import SourceBuildLimits
 from prebuilt_spawner.hub.runtime import RuntimeSettings, build_manager
 
 from ..index_server import IndexServer
@@ -144,6 +145,8 @@ async def hub(index: IndexServer, tmp_path: Path) -> AsyncIterator[Callable[...,
             max_concurrent_builds=2,
             max_queued_builds=50,
             failure_ttl=0,
+            allow_source_builds=True,
+            source_build_limits=SourceBuildLimits(),
             max_cache_bytes=0,
             min_free_bytes=0,
             client_kwargs={"base_url": engine.url},
