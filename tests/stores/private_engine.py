@@ -81,6 +81,10 @@ class PrivateEngine:
         self.client.close()
         dockerd.stop(self._daemon)
         self._process.wait()
+        data = self._folder / "data"
+        while data.is_mount():
+            # By the engine, on itself; one that was killed and started again leaves it so.
+            subprocess.run(["umount", data], check=True)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def ctr(self, *words: str) -> str:
