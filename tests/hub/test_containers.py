@@ -353,6 +353,7 @@ async def test_a_server_that_ends_as_it_starts_is_reported_at_once(
     """And not when `http_timeout` is over: the user is told what to do, the log has what the container printed last.
     The next start is as good as any."""
     hub.configure(immutable=immutable, http_timeout=300, start_timeout=300)
+    hub.app.log.propagate = True
     answering = hub.docker.port_number
     (hub.docker.port_number,) = free_ports(1)
     hub.docker.last_words = last_words
