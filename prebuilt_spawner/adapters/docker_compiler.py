@@ -49,6 +49,8 @@ class CompilerLimits:
 
 
 _LIMITS = CompilerLimits()
+_ATTEMPTS = 2
+"""How many new containers a batch gets."""
 
 
 class DockerCompiler:
@@ -103,14 +105,16 @@ class DockerCompiler:
     async def _asked(self, base: BaseImage, probe: BaseProbe, batch: Sequence[Module]) -> list[bytes] | None:
         """The bytecode of each module, empty where it has none; None where the interpreter broke down."""
         async with self._slots:
-            for attempt in (1, 2):
-                lane = await self._lane(base, probe)
+            attempts_left = _ATTEMPTS
+            while True:
+                lane, was_kept = await self._lane(base, probe)
                 try:
                     answer = await self._docker.run_slow(partial(_ask, lane, batch, self._limits.batch_seconds))
                 except LaneBroken as error:
                     self._end(lane)
-                    # One that was kept may have been removed by somebody meanwhile.
-                    if attempt == 2:
+                    # Those that were kept may all have been removed meanwhile, as by an engine that was started again.
+                    attempts_left -= not was_kept
+                    if attempts_left == 0:
                         raise EngineFailure(
                             "A package could not be prepared: its modules could not be compiled. Try again, and tell"
                             " the administrator if it happens again.",
@@ -123,14 +127,14 @@ class DockerCompiler:
                 else:
                     self._keep(lane)
                     return answer
-        raise AssertionError("unreachable")
 
-    async def _lane(self, base: BaseImage, probe: BaseProbe) -> Lane:
+    async def _lane(self, base: BaseImage, probe: BaseProbe) -> tuple[Lane, bool]:
+        """A container for this base, and whether it was kept from before."""
         for lane in self._idle:
             if lane.image_id == base.image_id:
                 self._idle.remove(lane)
                 self._clocks.pop(lane).cancel()
-                return lane
+                return lane, True
         # Whoever takes it out of here has it: we, or, where we have left, the thread.
         made: list[Lane] = []
 
@@ -148,7 +152,7 @@ class DockerCompiler:
             with contextlib.suppress(IndexError):
                 self._end(made.pop())
             raise
-        return made.pop()
+        return made.pop(), False
 
     def _started(self, base: BaseImage, probe: BaseProbe) -> Lane:
         # A client of its own, which lives as long as the connection that is made with it.

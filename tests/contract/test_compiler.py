@@ -223,6 +223,19 @@ async def test_a_container_that_was_taken_away_is_replaced(real):
     assert await real.compiled(sources) == first
 
 
+async def test_all_containers_that_were_taken_away_are_replaced(real):
+    """As when the engine was started again: however many were kept."""
+    compiler = real.make(containers=3)
+    modules = real.modules({"one.py": b"x = 1\n"})
+    several = [compiler.compile(real.base, real.probe, modules) for _ in range(3)]
+    first, *_ = await asyncio.gather(*several)
+    kept = real.containers()
+    assert len(kept) == 3
+    for container in kept:
+        real.client.remove_container(container["Id"], force=True)
+    assert await compiler.compile(real.base, real.probe, modules) == first
+
+
 async def test_a_module_that_breaks_the_interpreter_costs_only_its_own_bytecode(real):
     """It needs more memory than the container may use."""
     compiler = real.make(CompilerLimits(memory_bytes=64 << 20))
