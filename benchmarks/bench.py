@@ -59,7 +59,7 @@ class Bench:
 
     def word(self, what: str) -> str:
         """A word that was never used: for an index, a cache or an image of a contestant's own."""
-        return f"{what}-{secrets.token_hex(4)}"
+        return f"{what}-{self.engine.run}-{secrets.token_hex(4)}"
 
     def base_with_uv(self) -> str:
         """See `make_base_with_uv`; made once."""

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,11 +43,24 @@ def requirements_text(lock: Lock) -> bytes:
     return "".join(f"{each.name}=={each.version} --hash=sha256:{each.sha256}\n" for each in lock.wheels).encode()
 
 
-def dockerfile_pip(engine: BenchEngine, lock: Lock, *, index_url: str, tag: str, bytecode: bool) -> Made:
-    """(a) What the docker-stacks documentation recommends: a Dockerfile with `RUN pip install`, nothing cached."""
+def dockerfile_pip(
+    engine: BenchEngine, lock: Lock, *, index_url: str, tag: str, bytecode: bool, again: bool = False
+) -> Made:
+    """(a) What the docker-stacks documentation recommends: a Dockerfile with `RUN pip install`, nothing cached.
+
+    Args:
+        again: The engine may take what it made of an equal list, with the same index, before.
+    """
     compiling = "" if bytecode else "--no-compile "
     command = f"pip install --no-cache-dir {compiling}--require-hashes --index-url {index_url} -r /tmp/requirements.txt"
-    return _built(engine, engine.base, command, lock, tag=tag, builder=_CLASSIC)
+    return _built(engine, engine.base, command, requirements_text(lock), tag=tag, builder=_CLASSIC, again=again)
+
+
+def dockerfile_names(engine: BenchEngine, packages: Sequence[str], *, index_url: str, tag: str) -> Made:
+    """(a) of a list as people write it, which pip has to resolve."""
+    command = f"pip install --no-cache-dir --index-url {index_url} -r /tmp/requirements.txt"
+    text = "".join(f"{package}\n" for package in packages).encode()
+    return _built(engine, engine.base, command, text, tag=tag, builder=_CLASSIC)
 
 
 def buildkit_uv(
@@ -59,12 +73,13 @@ def buildkit_uv(
     """
     compiling = "--compile-bytecode " if bytecode else ""
     command = (
+        "--mount=type=bind,source=requirements.txt,target=/tmp/requirements.txt "
         f"--mount=type=cache,target=/uv-cache,id={cache} UV_CACHE_DIR=/uv-cache UV_LINK_MODE=copy uv pip install "
         # The list is whole, and uv would want hashes of what the base has, too.
         f'--python "$(command -v python)" {compiling}--no-deps --require-hashes --index-url {index_url} '
         "-r /tmp/requirements.txt"
     )
-    return _built(engine, base_with_uv, command, lock, tag=tag, builder=_BUILDKIT)
+    return _built(engine, base_with_uv, command, requirements_text(lock), tag=tag, builder=_BUILDKIT)
 
 
 def start_hook(engine: BenchEngine, lock: Lock, *, index_url: str) -> Made:
@@ -95,28 +110,30 @@ def make_base_with_uv(engine: BenchEngine) -> str:
     return name
 
 
-def _built(engine: BenchEngine, base: str, command: str, lock: Lock, *, tag: str, builder: str) -> Made:
+def _built(
+    engine: BenchEngine, base: str, command: str, requirements: bytes, *, tag: str, builder: str, again: bool = False
+) -> Made:
     user = engine.base_config.get("User") or "root"
-    text = (
-        f"FROM {base}\nLABEL {RUN_LABEL}={engine.run}\nUSER root\nCOPY requirements.txt /tmp/requirements.txt\n"
-        f"RUN {command}\nUSER {user}\n"
-    )
-    context = packed({"Dockerfile": text.encode(), "requirements.txt": requirements_text(lock)})
+    copying = "COPY requirements.txt /tmp/requirements.txt\n" if builder == _CLASSIC else ""
+    text = f"FROM {base}\nLABEL {RUN_LABEL}={engine.run}\nUSER root\n{copying}RUN {command}\nUSER {user}\n"
+    context = packed({"Dockerfile": text.encode(), "requirements.txt": requirements})
     image = engine.name(tag)
     begun = time.monotonic()
-    _build(engine, context, image=image, builder=builder)
+    _build(engine, context, image=image, builder=builder, again=again)
     return Made(image=image, seconds=time.monotonic() - begun)
 
 
-def _build(engine: BenchEngine, context: bytes, *, image: str, builder: str) -> None:
+def _build(engine: BenchEngine, context: bytes, *, image: str, builder: str, again: bool) -> None:
     """Through the engine's API, which has both builders and needs no tool."""
     client = engine.client
+    if builder == _BUILDKIT:
+        engine.use_buildkit()
     response = client._post(
         client._url("/build"),
         params={
             "version": builder,
             "t": image,
-            "nocache": "1",
+            "nocache": "0" if again else "1",
             "rm": "1",
             "forcerm": "1",
             # The index is on loopback.

@@ -48,7 +48,7 @@ class BenchEngine:
         containerd = ["driver-type", "io.containerd.snapshotter.v1"] in status
         self.store = "containerd" if containerd else str(info["Driver"])
         self.version = str(info["ServerVersion"])
-        self._caches_before = set(self._build_caches())
+        self._caches_before: frozenset[str] | None = None
 
     def name(self, tag: str) -> str:
         """A name for an image of the run."""
@@ -147,9 +147,10 @@ class BenchEngine:
             for image in self._images():
                 with contextlib.suppress(APIError):
                     self.client.remove_image(image, force=True)
-        for cache in set(self._build_caches()) - self._caches_before:
-            with contextlib.suppress(APIError):
-                self.client.prune_builds(filters={"id": cache}, all=True)
+        if self._caches_before is not None:
+            for cache in self._build_caches() - self._caches_before:
+                with contextlib.suppress(APIError):
+                    self.client.prune_builds(filters={"id": [cache]}, all=True)
         self.client.close()
 
     def _images(self) -> list[str]:
@@ -158,10 +159,17 @@ class BenchEngine:
         labelled = self.client.images(all=True, filters={"label": f"{RUN_LABEL}={self.run}"})
         return [*found, *(image["Id"] for image in labelled)]
 
-    def _build_caches(self) -> list[str]:
-        """Of BuildKit, those of this run's mounts and steps among them."""
+    def use_buildkit(self) -> None:
+        """To be said before its first use: what it keeps from then on is looked through at the end."""
+        if self._caches_before is None:
+            self._caches_before = self._build_caches()
+
+    def _build_caches(self) -> frozenset[str]:
+        """What BuildKit keeps that may be this run's: steps and mounts name their command, which has the run's word;
+        contexts name nobody."""
         found = self.client._result(self.client._get(self.client._url("/system/df")), True)
-        return [each["ID"] for each in found.get("BuildCache") or ()]
+        caches = {each["ID"]: str(each.get("Description")) for each in found.get("BuildCache") or ()}
+        return frozenset(key for key, text in caches.items() if self.run in text or "build-context" in text)
 
 
 def packed(files: Mapping[str, bytes | Path], *, mode: int = 0o755) -> bytes:

@@ -4,7 +4,8 @@
 
 Pages and files come from INDEX_URL once and stay in FOLDER; after `GET /freeze` nothing is fetched any more. Every
 contestant has an index of its own, `<origin>/fast/<word>/simple/`, or `slow` for one behind 100 Mbit/s that all
-connections share. `GET /served/<word>` says what that one was sent since it was asked last: file name -> bytes.
+connections share. `GET /served/<word>` says which whole files that one was sent since it was asked last: file name ->
+bytes.
 Wheels in the folders that PIP_FIND_LINKS names are on it, too: builds that no index has, as torch without CUDA.
 """
 
@@ -288,8 +289,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.sendfile(file, start, end - start)
             else:
                 self._send_slowly(file, start, end)
-        with self.server.lock:
-            self.server.served[word][path.name] += end - start
+        if wanted is None:  # else it is metadata, read out of an archive
+            with self.server.lock:
+                self.server.served[word][path.name] += end - start
 
     def _send_slowly(self, file: IO[bytes], start: int, end: int) -> None:
         file.seek(start)

@@ -17,6 +17,7 @@ from unittest import mock
 from prebuilt_spawner.build.events import BuildEvent, Phase
 from prebuilt_spawner.build.manager import BuildManager
 from prebuilt_spawner.build.provider import Environment, EnvironmentRequest
+from prebuilt_spawner.build.sources import SourceBuildLimits
 from prebuilt_spawner.environment.base import BaseImage, BaseProbe
 from prebuilt_spawner.environment.requirements import parse_requirements
 from prebuilt_spawner.hub import runtime
@@ -113,6 +114,8 @@ async def ours(
         max_concurrent_builds=2,
         max_queued_builds=50,
         failure_ttl=0,
+        allow_source_builds=True,
+        source_build_limits=SourceBuildLimits(),
         max_cache_bytes=0,
         min_free_bytes=0,
         client_kwargs=engine.client_kwargs,

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from . import rows, workloads
+from . import crowd_rows, rows, workloads
 from .bench import Bench
 from .mirror import local_wheels
 from .results import Row, Target
@@ -137,7 +137,12 @@ ROWS: dict[str, Plan] = {
         ),
         lists=[workloads.W1, *_OVERLAPPING],
     ),
+    "B7": Plan(measure=crowd_rows.same_at_once, lists=[crowd_rows.SAME_LIST]),
+    "B8": Plan(measure=crowd_rows.different_at_once, lists=workloads.DIFFERENT),
+    "B10": Plan(measure=crowd_rows.unresolvable, lists=[("scikit-learn", "pandas")], quick=True),
+    "B11": Plan(measure=crowd_rows.a_class, lists=[request.packages for request in workloads.class_requests()]),
     "B12": Plan(measure=rows.first_import, lists=[workloads.W1]),
+    "B13": Plan(measure=crowd_rows.patched_base, lists=workloads.patched_base_lists(crowd_rows.PATCHED)),
     "B14": Plan(measure=_heavy, lists=[packages for packages in [_heavy_list()] if packages]),
 }
 

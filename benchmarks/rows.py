@@ -227,7 +227,7 @@ async def _with_uv(bench: Bench, lock: Lock, word: str, *, tag: str, bytecode: b
         index_url=bench.mirror.index_url(word, slow=slow),
         tag=tag,
         bytecode=bytecode,
-        cache=f"{bench.engine.run}-{word}",
+        cache=word,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,18 +85,3 @@ def patched_base_lists(count: int) -> tuple[tuple[str, ...], ...]:
     while len(found) < count:
         found.add(tuple(sorted({*draw.choices(POPULAR, k=2), *draw.sample(TAIL, 1)})))
     return tuple(sorted(found))
-
-
-def every_list(*, heavy: bool) -> Sequence[tuple[str, ...]]:
-    """All lists that any row asks for: what the index has to have before it is frozen."""
-    lists = [
-        W1,
-        ONE_SMALL,
-        *((*W1, small) for small in SMALL),
-        *((*OVERLAPPING, small) for small in SMALL),
-        *(tuple(package for package in W1 if package != left_out) for left_out in LEFT_OUT),
-        *DIFFERENT,
-        *(each.packages for each in class_requests()),
-        *patched_base_lists(50),
-    ]
-    return [*lists, HEAVY] if heavy else lists

@@ -150,6 +150,8 @@ class Provider:
         self._registry = registry
         self._shared = shared
         self._pushes = pushes
+        self._closures: dict[str, frozenset[str]] = {}
+        """Names of the server's packages and all that they need, by base digest."""
 
     def name(self, *, base: BaseImage, probe: BaseProbe, lock: Lock) -> Environment:
         """Which environment this lock makes of this base; its image need not exist."""
@@ -326,6 +328,10 @@ class Provider:
         return None
 
     def _contents(self, environment: Environment, fragments: tuple[Fragment, ...]) -> Contents:
+        protected = self._closures.get(environment.base.digest)
+        if protected is None:
+            protected = protected_closure(self._protected, environment.probe)
+            self._closures[environment.base.digest] = protected
         return contents(
             base=environment.base,
             probe=environment.probe,
@@ -338,7 +344,7 @@ class Provider:
                 immutable=self._immutable,
                 version=__version__,
             ),
-            protected=protected_closure(self._protected, environment.probe),
+            protected=protected,
         )
 
 

@@ -168,6 +168,8 @@ class _Check:
 
     def _check_customiser(self, name: str, path: str) -> None:
         """That what the base runs whenever Python starts goes on running: only the first such module is imported."""
+        if not self._probe.customisers:
+            return
         present = self._probe.customisers.get(module_of(self._in_site(path)) or "")
         if present is not None and not self._replaced.removes(in_image(present)):
             owner = self._replaced.staying.get(in_image(present))

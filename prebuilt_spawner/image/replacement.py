@@ -61,6 +61,8 @@ def replacement(probe: BaseProbe, lock: Lock, *, incoming: Collection[str] = ())
     """
     base = _Base(probe, replaced=lock.pins.keys())
     staying = base.staying()
+    if not base.going:
+        return Replacement(staying=staying)
     former: dict[str, frozenset[str] | None] = {}
     gone: set[str] = set()
     whole: set[str] = set()

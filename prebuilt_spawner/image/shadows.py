@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from ..environment.base import BaseProbe, InstalledDistribution
 from .paths import in_image
@@ -72,6 +73,7 @@ def _outermost_modules(distribution: InstalledDistribution, files: Iterable[str]
     return frozenset(next((prefix for prefix in _prefixes(module) if prefix in packages), module) for module in modules)
 
 
+@lru_cache(maxsize=1 << 15)
 def module_of(path: str) -> str | None:
     """What is imported from a file, with slashes and in lower case: `a/b` for `a/b.py`, `a` for `a/__init__.py`; None
     for a file that cannot be imported by its name, as what the interpreter has compiled cannot."""
