@@ -28,6 +28,7 @@ from packaging.version import InvalidVersion, Version
 
 from ..build.interface import ResolveRequest
 from ..environment.base import BaseProbe, InstalledDistribution
+from ..environment.parsing import parsed_requirement
 
 # The wheels say no time of their own, so that the same base gives the same bytes; zip knows no earlier one.
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -184,7 +185,7 @@ class _Present:
 def _parsed(text: str) -> Requirement | None:
     """The requirement by name: where a URL stands in it, that says where the base's package came from once."""
     try:
-        requirement = Requirement(text)
+        requirement = parsed_requirement(text)
     except InvalidRequirement:
         return None
     requirement.url = None

@@ -9,6 +9,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from .base import BaseProbe
+from .parsing import parsed_requirement
 
 
 def protected_closure(names: Iterable[str], probe: BaseProbe) -> frozenset[str]:
@@ -33,7 +34,7 @@ def _needs(name: str, extra: str, *, probe: BaseProbe) -> Iterator[tuple[str, st
     distribution = probe.distributions.get(name)
     for text in distribution.requires if distribution is not None else ():
         try:
-            requirement = Requirement(text)
+            requirement = parsed_requirement(text)
         except InvalidRequirement:
             continue
         needed = str(canonicalize_name(requirement.name))

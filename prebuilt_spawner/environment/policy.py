@@ -14,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 from ..errors import PolicyRefusal
 from .lock import Lock, LockedWheel
+from .parsing import parsed_requirement
 from .quoting import kind_of, quoted
 from .sizes import size_in_words
 
@@ -130,7 +131,7 @@ def check_request(policy: Policy, requirements: Sequence[str], *, user_name: str
             about="packages",
             entry=requirements[0],
         )
-    wishes = [Requirement(requirement) for requirement in requirements]
+    wishes = [parsed_requirement(requirement) for requirement in requirements]
     names = {wish.name for wish in wishes}
     if len(names) > policy.max_packages:
         raise PolicyRefusal(
@@ -160,7 +161,7 @@ def check_lock(
     """
     whom = f" for {user_name}" if user_name else ""
     known = set() if exempt is None else set(exempt.packages)
-    asked = tuple(dict.fromkeys(Requirement(requirement).name for requirement in requirements))
+    asked = tuple(dict.fromkeys(parsed_requirement(requirement).name for requirement in requirements))
     added = [wheel for wheel in lock.wheels if f"{wheel.name}=={wheel.version}" not in known]
     for wheel in added:
         _check_wheel(policy, wheel, asked, whom)

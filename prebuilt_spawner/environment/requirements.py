@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from packaging.markers import Marker
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import InvalidRequirement
 from packaging.specifiers import Specifier, SpecifierSet
 from packaging.utils import InvalidName, canonicalize_name, canonicalize_version
 
 from ..errors import MalformedRequest
 from .mistakes import MAX_REQUIREMENT_CHARACTERS, NOT_A_REQUIREMENT, TOO_LONG, TOO_MANY, filled, mistake_in
+from .parsing import parsed_requirement
 from .pasted import MAX_REQUEST_CHARACTERS, MAX_REQUIREMENTS, entries_of
 from .quoting import kind_of, quoted
 
@@ -195,7 +196,7 @@ def _parse_one(entry: str) -> _Wish:
     text = entry.strip(" \t")
     _refuse(mistake_in(text), text)
     try:
-        requirement = Requirement(text)
+        requirement = parsed_requirement(text)
         name = canonicalize_name(requirement.name, validate=True)
         extras = frozenset(canonicalize_name(extra, validate=True) for extra in requirement.extras)
         specifiers = frozenset(map(_canonical_specifier, requirement.specifier))
