@@ -17,7 +17,7 @@ from prebuilt_spawner.adapters.uv_resolver import PROTECTED, UvResolver
 from prebuilt_spawner.build.interface import ResolveRequest
 from prebuilt_spawner.environment.lock import Lock
 from prebuilt_spawner.environment.requirements import parse_requirements
-from prebuilt_spawner.errors import PrebuiltError
+from prebuilt_spawner.errors import PrebuiltError, UnresolvableRequest
 
 from .checks import flaw_of_downloads, flaw_of_image
 from .contestants import BuildFailed, make_base_with_uv
@@ -26,6 +26,7 @@ from .mirror import Mirror
 from .ours import Built
 from .results import Row, Sample, Target
 from .threads import in_thread
+from .workloads import CANNOT_BE_RESOLVED
 
 _REFERENCE = "reference"
 _CHUNK_BYTES = 1024 * 1024
@@ -76,8 +77,13 @@ class Bench:
         async with self._resolver() as resolve:
             for packages in dict.fromkeys(map(tuple, lists)):
                 if packages not in self._locks:
-                    self._locks[packages] = lock = await resolve(packages)
-                    await in_thread(_drain, [wheel.url for wheel in lock.wheels])
+                    try:
+                        self._locks[packages] = lock = await resolve(packages)
+                    except UnresolvableRequest:
+                        if packages != CANNOT_BE_RESOLVED:
+                            raise
+                    else:
+                        await in_thread(_drain, [wheel.url for wheel in lock.wheels])
 
     @asynccontextmanager
     async def _resolver(self) -> AsyncIterator[Callable[[Sequence[str]], Awaitable[Lock]]]:

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from . import crowd_rows, rows, workloads
+from . import crowd_rows, hub_rows, rows, workloads
 from .bench import Bench
 from .mirror import local_wheels
 from .results import Row, Target
@@ -71,6 +71,7 @@ async def _heavy(bench: Bench) -> Row:
 
 
 ROWS: dict[str, Plan] = {
+    "B0": Plan(measure=hub_rows.ready_images, lists=[hub_rows.LIST], quick=True),
     "B1": Plan(
         measure=lambda bench: rows.cold(bench, "B1", "One small wheel, nothing cached", workloads.ONE_SMALL, hook=True),
         lists=[workloads.ONE_SMALL],
@@ -139,10 +140,11 @@ ROWS: dict[str, Plan] = {
     ),
     "B7": Plan(measure=crowd_rows.same_at_once, lists=[crowd_rows.SAME_LIST]),
     "B8": Plan(measure=crowd_rows.different_at_once, lists=workloads.DIFFERENT),
-    "B10": Plan(measure=crowd_rows.unresolvable, lists=[("scikit-learn", "pandas")], quick=True),
+    "B10": Plan(measure=crowd_rows.unresolvable, lists=[workloads.CANNOT_BE_RESOLVED], quick=True),
     "B11": Plan(measure=crowd_rows.a_class, lists=[request.packages for request in workloads.class_requests()]),
     "B12": Plan(measure=rows.first_import, lists=[workloads.W1]),
     "B13": Plan(measure=crowd_rows.patched_base, lists=workloads.patched_base_lists(crowd_rows.PATCHED)),
+    "loop": Plan(measure=hub_rows.event_loop, lists=[workloads.W1, crowd_rows.SAME_LIST, *workloads.DIFFERENT]),
     "B14": Plan(measure=_heavy, lists=[packages for packages in [_heavy_list()] if packages]),
 }
 

@@ -35,8 +35,9 @@ class Target:
 
     Attributes:
         against: The contestant to which ours is compared; "" for ours alone.
-        at_most: The largest ratio, or the largest value of ours.
-        of: "ratio", "value", or "disk ratio".
+        at_most: The largest ratio, value of ours, or difference.
+        of: "ratio", "value", "difference", or "disk ratio".
+        contestant: Which of ours is meant.
         store: Only on this store; "" for each.
     """
 
@@ -44,6 +45,7 @@ class Target:
     at_most: float
     of: str = "ratio"
     store: str = ""
+    contestant: str = OURS
 
 
 @dataclass(kw_only=True)
@@ -96,12 +98,15 @@ class Row:
 
     def reached(self, target: Target) -> tuple[float, bool] | None:
         """What was measured for a target, and whether it is met; None where something is missing."""
+        ours, theirs = self.median(target.contestant), self.median(target.against)
         if target.of == "value":
-            found = self.median(OURS)
+            found = ours
+        elif target.of == "difference":
+            found = None if ours is None or theirs is None else ours - theirs
         elif target.of == "disk ratio":
-            found = _ratio(self.disk_bytes(OURS), self.disk_bytes(target.against))
+            found = _ratio(self.disk_bytes(target.contestant), self.disk_bytes(target.against))
         else:
-            found = _ratio(self.median(OURS), self.median(target.against))
+            found = _ratio(ours, theirs)
         return None if found is None else (found, found <= target.at_most)
 
 
@@ -190,13 +195,17 @@ def _targets(rows: Sequence[Row]) -> list[str]:
             if target.store and target.store != row.store:
                 continue
             found = row.reached(target)
-            unit = row.unit if target.of == "value" else ""
+            unit = row.unit if target.of in ("value", "difference") else ""
+            kind = "" if target.of in ("ratio", "value") else f" ({target.of.removesuffix(' ratio')})"
+            what = target.against or "itself"
+            if target.contestant != OURS:
+                what = f"{target.contestant} to {what}"
             lines.append(
                 _line(
                     [
                         row.key,
                         row.engine,
-                        (target.against or "itself") + (" (disk)" if target.of == "disk ratio" else ""),
+                        what + kind,
                         _value(target.at_most, unit),
                         "not measured" if found is None else _value(found[0], unit),
                         "" if found is None else "yes" if found[1] else "**no**",
