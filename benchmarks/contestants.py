@@ -74,12 +74,14 @@ def buildkit_uv(
     compiling = "--compile-bytecode " if bytecode else ""
     command = (
         "--mount=type=bind,source=requirements.txt,target=/tmp/requirements.txt "
-        f"--mount=type=cache,target=/uv-cache,id={cache} UV_CACHE_DIR=/uv-cache UV_LINK_MODE=copy uv pip install "
+        f"--mount=type=cache,target=/uv-cache,id={cache} "
+        f": {tag}; UV_CACHE_DIR=/uv-cache UV_LINK_MODE=copy uv pip install "
         # The list is whole, and uv would want hashes of what the base has, too.
         f'--python "$(command -v python)" {compiling}--no-deps --require-hashes --index-url {index_url} '
         "-r /tmp/requirements.txt"
     )
-    return _built(engine, base_with_uv, command, requirements_text(lock), tag=tag, builder=_BUILDKIT)
+    # Told to use no cache, BuildKit would empty the mount, too: instead the tag makes each command another one.
+    return _built(engine, base_with_uv, command, requirements_text(lock), tag=tag, builder=_BUILDKIT, again=True)
 
 
 def start_hook(engine: BenchEngine, lock: Lock, *, index_url: str) -> Made:
