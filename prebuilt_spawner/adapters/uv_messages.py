@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from ..build.failure import SOURCE_ADVICE, TELL, Failure, Kind
 from ..environment.names import meant_by, suggestion
+from ..environment.parsing import parsed_requirement
 from ..errors import PrebuiltError, UnresolvableRequest
 from .uv_surroundings import surroundings_error
 
@@ -142,7 +142,7 @@ class _Derivation:
         matches = (*_SOURCE_ONLY.finditer(self._text), *_NO_FITTING_WHEEL.finditer(self._text))
         for name in dict.fromkeys(_name(match["name"]) for match in matches):
             asked = self._question.requirements.get(name, name)
-            wanted = SpecifierSet(str(Requirement(asked).specifier))
+            wanted = SpecifierSet(str(parsed_requirement(asked).specifier))
             for demand in self._demands:
                 if demand.what == name and demand.who:
                     with suppress(InvalidSpecifier):  # "this or that"

@@ -28,6 +28,7 @@ from packaging.utils import parse_sdist_filename, parse_wheel_filename
 from ..errors import MalformedRequest, UnresolvableRequest
 from .base import BaseProbe
 from .digest import source_identity
+from .parsing import one_at_a_time
 from .quoting import quoted
 from .urls import without_credentials
 
@@ -210,7 +211,9 @@ def _platforms(machine: str, glibc: tuple[int, int] | None) -> Iterator[str]:
 
 def _read(text: str, source: str) -> Pylock:
     try:
-        return Pylock.from_dict(tomllib.loads(text))
+        document = tomllib.loads(text)
+        with one_at_a_time:
+            return Pylock.from_dict(document)
     except PylockUnsupportedVersionError as error:
         raise MalformedRequest(
             f"{_sentence(source)} has a lock-version that is not supported; write one with lock-version 1.0.",
@@ -271,7 +274,8 @@ def _wheel_of(package: Package, probe: BaseProbe, source: str, base_digest: str)
     try:
         made, base = tables["wheel"], str(base_digest or tables["base"])
         metadata, requires = str(made["metadata-sha256"]), tables["build-requires"]
-        build = Pylock.from_dict({"lock-version": "1.0", "created-by": _TOOL, "packages": requires})
+        with one_at_a_time:
+            build = Pylock.from_dict({"lock-version": "1.0", "created-by": _TOOL, "packages": requires})
         wheel = PackageWheel(
             name=made["name"], url=package.sdist.url, size=made.get("size"), hashes=package.sdist.hashes
         )

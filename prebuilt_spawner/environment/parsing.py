@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from copy import copy
 from functools import lru_cache
 
 from packaging.requirements import Requirement
 
-_alone = threading.Lock()
+one_at_a_time = threading.Lock()
+"""Held by whoever parses markers. `packaging` reads their strings by `ast`, and Python 3.11 counts the depth of all
+threads' trees together: it raises a SystemError where two are at it (CPython issue 106905)."""
 
 
 def parsed_requirement(text: str) -> Requirement:
@@ -19,12 +20,15 @@ def parsed_requirement(text: str) -> Requirement:
     Raises:
         packaging.requirements.InvalidRequirement: It is none.
     """
-    return copy(_parsed(text))
+    parsed = _parsed(text)
+    # Its own way to copy parses the text once more.
+    copied = Requirement.__new__(Requirement)
+    copied.name, copied.url, copied.extras = parsed.name, parsed.url, set(parsed.extras)
+    copied.specifier, copied.marker = parsed.specifier, parsed.marker
+    return copied
 
 
 @lru_cache(maxsize=8192)
 def _parsed(text: str) -> Requirement:
-    # Strings in markers are read by `ast`. Python 3.11 counts the depth of all threads' trees together, and raises a
-    # SystemError where two are at it (CPython issue 106905).
-    with _alone:
+    with one_at_a_time:
         return Requirement(text)

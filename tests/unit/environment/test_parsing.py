@@ -30,6 +30,17 @@ def test_many_threads_can_parse_at_once(busy_threads: None):
         ]
 
 
+def test_what_was_parsed_is_not_parsed_again(monkeypatch: pytest.MonkeyPatch):
+    """Also not for the caller's own copy."""
+    text = "parsed-once[a,b]>=1.5; python_version < '3.9'"
+    first = parsed_requirement(text)
+    monkeypatch.setattr("packaging.requirements._parse_requirement", None)
+    second = parsed_requirement(text)
+    assert second is not first
+    assert (second.name, second.url, second.extras) == ("parsed-once", None, {"a", "b"})
+    assert (second.specifier, second.marker) == (first.specifier, first.marker)
+
+
 def test_what_one_caller_changes_no_other_sees():
     first = parsed_requirement("pandas[excel]>=2")
     first.extras = set()
