@@ -41,6 +41,7 @@ class Behaviour:
         silent: Beginnings of `METHOD path` that get no answer until `release` is called.
         seconds_per_chunk: What it waits before each 64 KiB of a blob that it sends.
         mounts: Whether it takes over layers from other repositories.
+        forgets: How often it has lost a blob by the time that the manifest comes.
     """
 
     credentials: tuple[str, str] | None = None
@@ -51,6 +52,7 @@ class Behaviour:
     silent: set[str] = field(default_factory=set)
     seconds_per_chunk: float = 0
     mounts: bool = True
+    forgets: int = 0
 
 
 class RegistryServer(LoopbackServer):
@@ -185,6 +187,9 @@ class _Handler(LoopbackHandler):
             content = b"".join(self._body())
             document = json.loads(content)
             blobs = [document["config"], *document["layers"]] if "layers" in document else []
+            if blobs and self.owner.behaviour.forgets:
+                self.owner.behaviour.forgets -= 1
+                del self.owner.blobs[repository, blobs[-1]["digest"]]
             if any((repository, blob["digest"]) not in self.owner.blobs for blob in blobs):
                 self.answer(400, b'{"errors": [{"code": "MANIFEST_BLOB_UNKNOWN"}]}')
                 return

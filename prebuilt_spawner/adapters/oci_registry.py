@@ -166,6 +166,15 @@ class _Pushing:
         there = _manifest(self._session, self._repository, tag)
         if there is not None:
             return Push(manifest_digest=there[0], was_there=True)
+        # Where others send the same at the same moment, a registry may miss a blob that it had said to have.
+        for is_last in (False, True):
+            pushed = self._pushed(tag, plan, base, is_last=is_last)
+            if pushed is not None:
+                return pushed
+        raise AssertionError("unreachable")
+
+    def _pushed(self, tag: str, plan: ImagePlan, base: BaseContent, *, is_last: bool) -> Push | None:
+        """None where the registry does not take the manifest of all that it was sent, and this was not the last try."""
         lower = self._published_base(plan.base, base.names) or self._sent_base(plan.base, base)
         diff_ids = []
         for layer in plan.layers:
@@ -177,13 +186,16 @@ class _Pushing:
         # Somebody else may have been quicker. The specification has no way to ask for "only if absent".
         there = _manifest(self._session, self._repository, tag)
         if there is None:
-            self._session.request(
+            answer = self._session.request(
                 "PUT",
                 f"/v2/{self._repository}/manifests/{tag}",
                 data=manifest,
                 headers={"Content-Type": MANIFEST_MEDIA_TYPE},
-                expected=(201,),
-            ).close()
+                expected=(201,) if is_last else (201, 400, 404),
+            )
+            answer.close()
+            if answer.status_code != 201:
+                return None
             self._sent_bytes += len(manifest)
         return Push(
             manifest_digest=sha256_of(manifest) if there is None else there[0],

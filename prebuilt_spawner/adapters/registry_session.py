@@ -37,6 +37,8 @@ _PARAMETERS = re.compile(r"\?[^\s'\"]+")
 _REFUSED = "The registry does not let this hub in. Tell your administrator."
 _UNREACHABLE = "The registry cannot be reached. Tell your administrator."
 _NONSENSE = "The registry gives no usable answer. Tell your administrator."
+_CONFUSED = (400, 404)
+"""What registries say of what they have lost."""
 
 
 def is_loopback(host: str) -> bool:
@@ -248,6 +250,8 @@ def _words(answer: requests.Response) -> str:
 
 def _error(answer: requests.Response, what: str, host: str) -> PrebuiltError:
     detail = f"{host} answers {what} with {answer.status_code}: {_words(answer)}"
-    if answer.status_code == 429 or answer.status_code >= 500 or answer.status_code < 400:
+    if answer.status_code == 429 or answer.status_code >= 500:
         return RegistryUnavailable(_UNREACHABLE, detail=detail)
+    if answer.status_code < 400 or answer.status_code in _CONFUSED:
+        return RegistryUnavailable(_NONSENSE, detail=detail)
     return RegistryRefusal(_REFUSED, detail=detail)

@@ -239,6 +239,17 @@ async def test_a_push_that_dies_leaves_no_upload_behind(server: RegistryServer, 
     assert await pushed(server)
 
 
+async def test_a_blob_that_was_lost_meanwhile_is_sent_once_more(server: RegistryServer, config: Path) -> None:
+    """As where others send the same at the same moment. A registry that loses it again has a word said about it."""
+    server.behaviour.forgets = 1
+    assert await pushed(server)
+    server.manifests.clear()
+    server.behaviour.forgets = 2
+    with pytest.raises(RegistryUnavailable, match="no usable answer"):
+        await pushed(server)
+    assert not server.tags(REPOSITORY)
+
+
 async def test_layers_of_a_base_that_the_registry_does_not_take_over_are_copied(
     server: RegistryServer, config: Path
 ) -> None:
