@@ -167,7 +167,7 @@ class _Pushing:
         if there is not None:
             return Push(manifest_digest=there[0], was_there=True)
         # Where others send the same at the same moment, a registry may miss a blob that it had said to have.
-        for is_last in (False, True):
+        for is_last in (False, False, False, True):
             pushed = self._pushed(tag, plan, base, is_last=is_last)
             if pushed is not None:
                 return pushed

@@ -244,7 +244,7 @@ async def test_a_blob_that_was_lost_meanwhile_is_sent_once_more(server: Registry
     server.behaviour.forgets = 1
     assert await pushed(server)
     server.manifests.clear()
-    server.behaviour.forgets = 2
+    server.behaviour.forgets = 4
     with pytest.raises(RegistryUnavailable, match="no usable answer"):
         await pushed(server)
     assert not server.tags(REPOSITORY)
