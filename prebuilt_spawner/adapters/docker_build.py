@@ -22,6 +22,7 @@ from ..build.events import Report
 from ..errors import EngineFailure, LayersGone
 from ..image.archive import build_context_parts, read_parts
 from ..image.layer import ImagePlan, Layer
+from ..image.names import STEP_LABEL
 from .docker_archives import reported
 from .docker_client import Cancelled, engine_error
 from .docker_holds import held
@@ -111,10 +112,12 @@ def dockerfile(plan: ImagePlan, name: str) -> tuple[str, dict[str, str]]:
     labels = [f"{_quoted(label)}={word(value)}" for label, value in sorted(plan.labels.items())]
     lines = [
         f"FROM {name}",
+        # By this the images on the way are found when nothing is made of them any more.
+        f"LABEL {_quoted(STEP_LABEL)}=yes",
         *(f"ADD {number}.tar /" for number in range(len(plan.layers))),
         *(f"ARG {argument}" for argument in arguments),
         *([" \\\n  ".join(["ENV", *variables])] if variables else []),
-        # The last step, so that no image on the way carries the labels.
+        # The last step, so that no image on the way carries these labels.
         *([" \\\n  ".join(["LABEL", *labels])] if labels else []),
     ]
     return "\n".join(lines) + "\n", arguments

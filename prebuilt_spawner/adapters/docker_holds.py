@@ -13,7 +13,8 @@ import docker
 from docker.errors import APIError, NotFound
 
 from ..errors import LayersGone
-from ..image.names import CHECK_LABEL, HOLD_TAG
+from ..image.names import CHECK_LABEL, HOLD_TAG, STEP_LABEL
+from .docker_images import remove, step
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def take_hold(client: docker.APIClient, image_id: str, repository: str, tag: str
 def release_hold(client: docker.APIClient, repository: str, tag: str) -> None:
     """Take the name away, and the image with it if that was its last one."""
     with contextlib.suppress(NotFound):
-        client.remove_image(f"{repository}:{tag}", noprune=True)
+        remove(client, f"{repository}:{tag}")
 
 
 @contextmanager
@@ -59,8 +60,8 @@ def held(client: docker.APIClient, image_id: str, repository: str) -> Iterator[s
 
 
 def release_stale(client: docker.APIClient, repositories: Iterable[str]) -> None:
-    """Remove the names of holds, and the containers of checks, that no process can need any more. Other processes, on
-    other machines too, may hold images in these repositories, so only age tells."""
+    """Remove the names of holds, the images on a builder's way and the containers of checks that no process can need
+    any more. Other processes, on other machines too, may hold images in these repositories, so only age tells."""
     oldest = time.time() - _STALE_SECONDS
     for repository in repositories:
         for image in client.images(repository):
@@ -69,7 +70,12 @@ def release_stale(client: docker.APIClient, repositories: Iterable[str]) -> None
                 if made is not None and int(made[1], 16) < oldest:
                     _log.info("Removing %s, which a process that was killed left behind", name)
                     with contextlib.suppress(APIError):
-                        client.remove_image(name, noprune=True)
+                        remove(client, name)
+    # Of newer ones something may be made yet. Those that something was made of are refused.
+    for image in client.images(all=True, filters={"label": STEP_LABEL}):
+        if image["Created"] < oldest and step(client, image["Id"]) is not None:
+            with contextlib.suppress(APIError):
+                remove(client, image["Id"])
     for container in client.containers(all=True, filters={"label": CHECK_LABEL, "status": "created"}):
         if container["Created"] < oldest:
             _log.info("Removing the container %s, which a process that was killed left behind", container["Id"])

@@ -18,7 +18,7 @@ from ..environment.reference import Reference, parse_reference
 from ..errors import EngineFailure, MalformedRequest
 from ..image.config import derived_config
 from ..image.layer import ImagePlan, LowerLayers
-from ..image.names import BASE_DIGEST_LABEL, CHECK_LABEL, DIGEST_LABEL
+from ..image.names import BASE_DIGEST_LABEL, CHECK_LABEL, DIGEST_LABEL, STEP_LABEL
 from .docker_bases import labels_of
 from .docker_client import Cancelled, engine_error
 
@@ -95,7 +95,9 @@ def checked(
     if layers[: len(lower)] != lower or len(own) != len(plan.layers) or own != tuple(own_layers or own):
         raise _not_as_sent(image_id, f"it has the layers {layers}")
     wanted = runtime_config(json.loads(derived_config(plan, own))["config"])
-    config = runtime_config(found.get("Config") or {})
+    config = found.get("Config") or {}
+    written = {label: value for label, value in labels_of(found).items() if label != STEP_LABEL}
+    config = runtime_config({**config, "Labels": written})
     if "Env" in config and not any(map(_is_path, wanted.get("Env", ()))):
         # The builder writes down the PATH that containers of such an image have anyway.
         config = runtime_config({**config, "Env": [entry for entry in config["Env"] if not _is_path(entry)]})
@@ -124,7 +126,35 @@ def discard(client: docker.APIClient, image_id: str) -> None:
         if not client.inspect_image(image_id).get("RepoTags"):
             # Refused where a container uses it, which is as it should be.
             with contextlib.suppress(APIError):
-                client.remove_image(image_id)
+                remove(client, image_id)
+
+
+def remove(client: docker.APIClient, reference: str) -> None:
+    """Take a name away, and with the last one the image, and what the builder made only on the way to it.
+
+    `rmi` without `--no-prune` would take every nameless image below along, a base that has lost its name too.
+
+    Raises:
+        docker.errors.APIError: The image or the name is used.
+    """
+    parent = client.inspect_image(reference).get("Parent")
+    client.remove_image(reference, noprune=True)
+    while parent and (below := step(client, parent)) is not None:
+        try:
+            client.remove_image(parent, noprune=True)
+        except APIError:  # another image is made of it, or somebody else was quicker
+            break
+        parent = below.get("Parent")
+
+
+def step(client: docker.APIClient, image_id: str) -> Mapping[str, Any] | None:
+    """The image, if a builder made it on the way to one of ours and nobody has given it a name."""
+    try:
+        found: Mapping[str, Any] = client.inspect_image(image_id)
+    except NotFound:
+        return None
+    labels = labels_of(found)
+    return found if STEP_LABEL in labels and DIGEST_LABEL not in labels and not found.get("RepoTags") else None
 
 
 def require_startable(

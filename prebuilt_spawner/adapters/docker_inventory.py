@@ -27,6 +27,7 @@ from ..image.names import (
 )
 from .docker_bases import base_of, labels_of
 from .docker_client import DockerClient
+from .docker_images import remove
 
 _log = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ def _remove(client: docker.APIClient, name: str) -> bool:
         # The engine refuses to remove the last name of an image that is used, but no other.
         if _is_used(client, image_id):
             return False
-        client.remove_image(name, noprune=True)
+        remove(client, name)
     except NotFound:
         return True
     except APIError as error:
@@ -164,7 +165,7 @@ def _discard(client: docker.APIClient, image_id: str) -> None:
     with contextlib.suppress(NotFound):
         if not client.inspect_image(image_id).get("RepoTags"):
             try:
-                client.remove_image(image_id)
+                remove(client, image_id)
             except APIError as error:
                 if error.status_code != 409:
                     raise

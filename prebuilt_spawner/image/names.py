@@ -9,6 +9,9 @@ DIGEST_LABEL = "prebuilt_spawner.digest"
 BASE_DIGEST_LABEL = "prebuilt_spawner.base_digest"
 PACKAGES_LABEL = "prebuilt_spawner.packages"
 
+STEP_LABEL = "prebuilt_spawner.step"
+"""On what an engine's builder makes on the way to an image of ours, and on that image too."""
+
 PROBE_LABEL = "prebuilt_spawner.probe"
 """On the containers that ask a base's interpreter about itself, never on an image."""
 
@@ -30,6 +33,7 @@ OURS = frozenset(
         DIGEST_LABEL,
         BASE_DIGEST_LABEL,
         PACKAGES_LABEL,
+        STEP_LABEL,
         PROBE_LABEL,
         COMPILER_LABEL,
         SANDBOX_LABEL,

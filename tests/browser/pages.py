@@ -21,7 +21,8 @@ def log_in(page: Page, hub: Hub, user: str, path: str) -> None:
     page.get_by_label("Username").fill(user)
     page.get_by_label("Password").fill("password-of-the-tests")
     page.get_by_role("button", name="Sign in").click()
-    page.wait_for_url(f"{hub.url}/**")
+    # The page that the login leads to, not the login's own; it is complete then.
+    page.wait_for_url(lambda url: "/hub/login" not in url)
     page.goto(f"{hub.url}{path}")
 
 

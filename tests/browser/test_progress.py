@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from ..engine.hub import Hub
 from .axe import violations
+from .pages import open_form
 from .scripted import SCRIPT, SETTINGS
 
 
@@ -26,10 +27,7 @@ def _start(page: Page, hub: Hub, user: str, play: str) -> list[str]:
     """Start a server in the browser; the dialogs that open from now on."""
     dialogs: list[str] = []
     page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
-    page.goto(f"{hub.url}/hub/login?next=/hub/spawn")
-    page.get_by_label("Username").fill(user)
-    page.get_by_label("Password").fill("password-of-the-tests")
-    page.get_by_role("button", name="Sign in").click()
+    open_form(page, hub, user)
     page.get_by_label("Packages", exact=True).fill(play)
     page.get_by_role("button", name="Start").click()
     page.wait_for_url(f"**/hub/spawn-pending/{user}**")

@@ -23,6 +23,9 @@ from prebuilt_spawner.build.interface import Engine
 from prebuilt_spawner.environment.base import BaseImage, BaseProbe, FolderEntry, InstallScheme
 from prebuilt_spawner.environment.digest import base_digest
 from prebuilt_spawner.errors import EngineUnavailable
+from prebuilt_spawner.image.archive import docker_archive, layer_digest
+from prebuilt_spawner.image.config import derived_config
+from prebuilt_spawner.image.layer import ImagePlan
 from prebuilt_spawner.image.names import DIGEST_LABEL, PROBE_LABEL
 
 TEST_BASE = os.environ.get("PREBUILT_SPAWNER_TEST_BASE", "")
@@ -250,6 +253,39 @@ class DockerWorld:
     def created(self, image_id: str) -> str:
         """When an image says that it was made."""
         return str(self._client.inspect_image(image_id)["Created"])
+
+    def has(self, image_id: str) -> bool:
+        """Whether the engine has it."""
+        return image_id in {image["Id"] for image in self._client.images(all=True)}
+
+    def made_of(self, image_id: str) -> set[str]:
+        """IDs of all images that a builder made of this one, directly or not."""
+        parents = {image["Id"]: image["ParentId"] for image in self._client.images(all=True)}
+        found = {image_id}
+        while more := {each for each, parent in parents.items() if parent in found} - found:
+            found |= more
+        return found - {image_id}
+
+    def unname(self, name: str) -> None:
+        """Take a name away from an image, which stays."""
+        container = self._client.create_container(name, ["true"])["Id"]
+        try:
+            self._client.remove_image(name, force=True, noprune=True)
+        finally:
+            self._client.remove_container(container)
+
+    def remove(self, image_id: str) -> None:
+        """Remove an image without a name, if it is there."""
+        with contextlib.suppress(ImageNotFound):
+            self._client.remove_image(image_id, noprune=True)
+
+    def load(self, plan: ImagePlan, *, labels: Mapping[str, str]) -> str:
+        """The ID of an image that is loaded with these labels only, made in 1980."""
+        plan = replace(plan, labels=labels)
+        diff_ids = [layer_digest(layer) for layer in plan.layers]
+        image_id, chunks = docker_archive(plan, derived_config(plan, diff_ids), diff_ids)
+        self._client.load_image(b"".join(chunks))
+        return image_id
 
     def images_on(self, base: BaseImage) -> set[str]:
         """IDs of all images that have the layers of this one and more, named or not."""
