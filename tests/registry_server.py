@@ -42,6 +42,7 @@ class Behaviour:
         seconds_per_chunk: What it waits before each 64 KiB of a blob that it sends.
         mounts: Whether it takes over layers from other repositories.
         forgets: How often it has lost a blob by the time that the manifest comes.
+        unreadable: How often it cannot read a tag once it has blobs, as while somebody else writes the tag.
     """
 
     credentials: tuple[str, str] | None = None
@@ -53,6 +54,7 @@ class Behaviour:
     seconds_per_chunk: float = 0
     mounts: bool = True
     forgets: int = 0
+    unreadable: int = 0
 
 
 class RegistryServer(LoopbackServer):
@@ -195,6 +197,9 @@ class _Handler(LoopbackHandler):
                 return
             self.owner.put_manifest(repository, name, self.headers["Content-Type"], content)
             self.answer(201, Docker_Content_Digest=digest_of(content))
+        elif self.owner.blobs and self.owner.behaviour.unreadable:
+            self.owner.behaviour.unreadable -= 1
+            self.answer(500, b'{"errors": [{"code": "UNKNOWN"}]}')
         elif (repository, name) in self.owner.manifests:
             media_type, content = self.owner.manifests[repository, name]
             self.answer(200, content, Content_Type=media_type, Docker_Content_Digest=digest_of(content))

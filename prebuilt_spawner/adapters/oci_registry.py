@@ -174,7 +174,7 @@ class _Pushing:
         raise AssertionError("unreachable")
 
     def _pushed(self, tag: str, plan: ImagePlan, base: BaseContent, *, is_last: bool) -> Push | None:
-        """None where the registry does not take the manifest of all that it was sent, and this was not the last try."""
+        """None where the registry confuses this with what others send at the same moment, and another try is left."""
         lower = self._published_base(plan.base, base.names) or self._sent_base(plan.base, base)
         diff_ids = []
         for layer in plan.layers:
@@ -184,7 +184,12 @@ class _Pushing:
         self._have(sha256_of(config), _SizedBody(iter([config]), self._stop, len(config)))
         manifest = oci_manifest(plan, config, diff_ids, lower)
         # Somebody else may have been quicker. The specification has no way to ask for "only if absent".
-        there = _manifest(self._session, self._repository, tag)
+        try:
+            there = _manifest(self._session, self._repository, tag)
+        except RegistryUnavailable:  # a registry that keeps tags in files cannot read one that is just being written
+            if is_last:
+                raise
+            return None
         if there is None:
             answer = self._session.request(
                 "PUT",

@@ -250,6 +250,19 @@ async def test_a_blob_that_was_lost_meanwhile_is_sent_once_more(server: Registry
     assert not server.tags(REPOSITORY)
 
 
+async def test_a_tag_that_somebody_else_writes_just_now_is_looked_at_again(
+    server: RegistryServer, config: Path
+) -> None:
+    """A registry that keeps tags in files finds an empty one for a moment."""
+    server.behaviour.unreadable = 1
+    assert await pushed(server)
+    server.manifests.clear()
+    server.blobs.clear()
+    server.behaviour.unreadable = 4
+    with pytest.raises(RegistryUnavailable):
+        await pushed(server)
+
+
 async def test_layers_of_a_base_that_the_registry_does_not_take_over_are_copied(
     server: RegistryServer, config: Path
 ) -> None:
