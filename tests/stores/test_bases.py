@@ -11,6 +11,7 @@ from prebuilt_spawner.adapters.docker_engine import DockerEngine
 from prebuilt_spawner.build.events import ignore
 from prebuilt_spawner.environment.digest import runtime_config
 from prebuilt_spawner.image.layer import LowerLayers
+from prebuilt_spawner.image.names import STEP_LABEL
 
 from .plans import plan_of
 from .private_engine import PrivateEngine
@@ -64,6 +65,7 @@ async def test_an_image_is_stacked_on_any_kind_of_base(
     )
     assert private.python(image.image_id, program) == "above 2 None it's 1000"
     found = private.client.inspect_image(image.image_id)
+    found["Config"]["Labels"].pop(STEP_LABEL, None)  # the builder's
     assert runtime_config(found["Config"]) == {
         **base.config,
         "Env": [*base.config["Env"], "ADDED=it's"],
