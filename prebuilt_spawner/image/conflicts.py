@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NoReturn
 
 from packaging.utils import canonicalize_name
@@ -13,11 +14,13 @@ from .emptied import source_of
 from .fragment import Fragment, FragmentFile
 from .names import SHARE_FOLDER
 from .paths import in_image, look, parents, site_folders
+from .per_object import PerObject
 from .replacement import Replacement
-from .shadows import ProtectedModules, module_of
+from .shadows import module_of, protected_modules
 from .wheel import printable
 
 _EXECUTABLE = 0o111
+_METADATA = (".dist-info", ".egg-info")
 _OWN_FOLDER = f"{in_image(SHARE_FOLDER)}/"
 """Programs in it come before all others."""
 
@@ -49,6 +52,25 @@ def check_conflicts(
     check.folders_are_not_files()
 
 
+@dataclass(frozen=True, slots=True)
+class _Folder:
+    """What is the same for all files of a folder.
+
+    Attributes:
+        is_notes: Whether it is kept for notes about the image.
+        is_stdlib: Whether it is of Python's own library, and no place of packages.
+        may_hide: Whether a file in it can take a module from the server.
+        may_describe: Whether it can be in the metadata of a distribution, or hold such.
+        has_programs: Whether programs lie in it.
+    """
+
+    is_notes: bool
+    is_stdlib: bool
+    may_hide: bool
+    may_describe: bool
+    has_programs: bool
+
+
 class _Check:
     """The files that were accepted so far, and the rules for the next."""
 
@@ -65,13 +87,12 @@ class _Check:
         self._replaced = replaced
         self._own_paths = frozenset(own_paths)
         self._protected = frozenset(protected)
-        self._server = ProtectedModules(probe=probe, replaced=replaced, protected=self._protected)
+        self._server = protected_modules(probe, self._protected.difference(replaced.former))
         self._distributions = frozenset((*probe.distributions, *names))
         self._accepted: dict[str, tuple[str, FragmentFile]] = {}
-        self._spellings: dict[str, str] = {}
+        self._spellings = dict(_spellings(replaced.staying))
         """Paths of files by their looks: those of the base that stay, and those that were accepted."""
-        for path in replaced.staying:
-            self._spellings.setdefault(look(path), path)
+        self._known: dict[str, _Folder] = {}
         self._folders: dict[str, str] = {}
         """Folders of accepted files, by path: the distribution that had it first."""
         scheme = probe.scheme
@@ -102,13 +123,32 @@ class _Check:
             if same.mode != file.mode:
                 _conflict(name, other, path, "one as a program, the other not")
             return
+        place = path.rpartition("/")[0]
+        folder = self._known.get(place)
+        if folder is None:
+            folder = self._known[place] = self._folder(place)
         self._check_spelling(name, path)
         self._check_folders(name, path)
-        self._check_base(name, path)
-        self._check_metadata(name, path)
-        self._check_customiser(name, path)
-        self._check_program(name, file)
+        self._check_base(name, path, folder)
+        if folder.may_describe:
+            self._check_metadata(name, path)
+        if self._probe.customisers:
+            self._check_customiser(name, path)
+        if folder.has_programs:
+            self._check_program(name, file)
         self._accepted[path] = name, file
+
+    def _folder(self, place: str) -> _Folder:
+        below = f"{place}/"
+        in_site = below.startswith(self._site_folders)
+        top = self._in_site(below).partition("/")[0]
+        return _Folder(
+            is_notes=below.startswith(_OWN_FOLDER),
+            is_stdlib=below.startswith(self._stdlib) and not in_site,
+            may_hide=self._server.may_own_below(place),
+            may_describe=in_site and (not top or top.endswith(_METADATA)),
+            has_programs=f"/{place}" in self._program_folders,
+        )
 
     def _check_spelling(self, name: str, path: str) -> None:
         spelling = self._spellings.setdefault(look(path), path)
@@ -129,15 +169,17 @@ class _Check:
             if folder in self._replaced.staying:
                 self._belongs(name, folder)
 
-    def _check_base(self, name: str, path: str) -> None:
+    def _check_base(self, name: str, path: str, folder: _Folder) -> None:
         absolute = f"/{path}"
-        if path in self._own_paths or path.startswith(_OWN_FOLDER):
+        if folder.is_notes or path in self._own_paths:
             _refuse(name, path, "a place that is kept for notes about the image")
         if (absolute in self._probe.folders or absolute in self._probe.links) and not self._replaced.removes(path):
             _refuse(name, path, "the place of a folder of the base image")
-        if path.startswith(self._stdlib) and not path.startswith(self._site_folders):
+        if folder.is_stdlib:
             _refuse(name, path, "Python's own library")
         owner = self._replaced.staying.get(path)
+        if owner is None and not folder.may_hide:
+            return
         # What its replaced version shared already (the `__init__.py` of an old namespace package) it may go on sharing.
         former = self._replaced.former.get(name) or ()
         was_its_own = path in former or (_is_bytecode(path) and source_of(path) in former)
@@ -156,7 +198,7 @@ class _Check:
         """That it does not change what is said of another distribution. `CheckedWheel` has seen to the folders of
         packages; the way through the data folder needs the scheme."""
         top = self._in_site(path).partition("/")[0]
-        if not top.endswith((".dist-info", ".egg-info")):
+        if not top.endswith(_METADATA):
             return
         described = canonicalize_name(top.rpartition(".")[0].partition("-")[0])
         # Metadata of a distribution that is not there is litter of a careless build, as pip takes it.
@@ -168,8 +210,6 @@ class _Check:
 
     def _check_customiser(self, name: str, path: str) -> None:
         """That what the base runs whenever Python starts goes on running: only the first such module is imported."""
-        if not self._probe.customisers:
-            return
         present = self._probe.customisers.get(module_of(self._in_site(path)) or "")
         if present is not None and not self._replaced.removes(in_image(present)):
             owner = self._replaced.staying.get(in_image(present))
@@ -181,9 +221,9 @@ class _Check:
             )
 
     def _check_program(self, name: str, file: FragmentFile) -> None:
-        folder, _, program = f"/{file.path}".rpartition("/")
+        program = file.path.rpartition("/")[2]
         present = self._probe.executables.get(program)
-        if present is None or folder not in self._program_folders or self._replaced.removes(in_image(present)):
+        if present is None or self._replaced.removes(in_image(present)):
             return
         owner = self._replaced.staying.get(in_image(present))
         if in_image(present) == file.path:
@@ -245,3 +285,14 @@ def _refuse(name: str, path: str, what: str) -> NoReturn:
     raise UnbuildableEnvironment(
         f'{name} has a file "{printable(path)}" for {what}. Leave {name} out, or try another version of it.'
     )
+
+
+def _by_look(paths: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in paths:
+        found.setdefault(look(path), path)
+    return found
+
+
+_spellings: PerObject[Mapping[str, str], dict[str, str]] = PerObject(_by_look)
+"""The paths of a base's files by their looks."""

@@ -14,6 +14,7 @@ from ..environment.lock import Lock
 from ..errors import UnbuildableEnvironment
 from .emptied import bytecode_beside, source_of, with_emptied_folders
 from .paths import RealPaths, in_image, parents, places, site_folders
+from .per_object import PerObject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +60,10 @@ def replacement(probe: BaseProbe, lock: Lock, *, incoming: Collection[str] = ())
     Raises:
         UnbuildableEnvironment: One can be neither removed nor shadowed.
     """
+    if lock.pins.keys().isdisjoint({*probe.distributions, *(found.name for found in probe.copies)}):
+        return _unreplaced(probe)
     base = _Base(probe, replaced=lock.pins.keys())
     staying = base.staying()
-    if not base.going:
-        return Replacement(staying=staying)
     former: dict[str, frozenset[str] | None] = {}
     gone: set[str] = set()
     whole: set[str] = set()
@@ -192,3 +193,9 @@ class _Base:
             "Ask for that version, or ask the administrator to install it in the base image with pip or conda.",
             detail=f"{found.location}/{found.metadata_directory}",
         )
+
+
+_unreplaced: PerObject[BaseProbe, Replacement] = PerObject(
+    lambda probe: Replacement(staying=_Base(probe, replaced=()).staying())
+)
+"""Where nothing of a base goes."""

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from ..environment.base import BaseProbe, InstalledDistribution
 from .paths import in_image
-from .replacement import Replacement
+from .per_object import PerObject
 
 _MODULE_SUFFIXES = (".py", ".pyc", ".so")
 _PACKAGE = "__init__"
@@ -20,10 +20,9 @@ class ProtectedModules:
     be compared relative to their folders: Debian's own packages come after those that are installed on top.
     """
 
-    def __init__(self, *, probe: BaseProbe, replaced: Replacement, protected: frozenset[str]) -> None:
-        staying = [
-            found for name, found in sorted(probe.distributions.items()) if name in protected - replaced.former.keys()
-        ]
+    def __init__(self, probe: BaseProbe, protected: frozenset[str]) -> None:
+        """Take the names of those that stay."""
+        staying = [found for name, found in sorted(probe.distributions.items()) if name in protected]
         self._files: dict[str, str] = {}
         self._modules: dict[str, str] = {}
         for distribution in staying:
@@ -33,9 +32,18 @@ class ProtectedModules:
         self._namespaces = {
             folder: owner for module, owner in self._modules.items() for folder in _prefixes(module)[:-1]
         }
+        self._tops = {path.partition("/")[0].casefold() for path in (*self._files, *self._modules)}
         places = {probe.scheme.purelib, probe.scheme.platlib, *(found.location for found in staying)}
         # Where one lies in another, a path is relative to the inner one.
         self._places = sorted((f"{in_image(place)}/" for place in places), key=len, reverse=True)
+
+    def may_own_below(self, folder: str) -> bool:
+        """Whether `owner_of` can find anything for a file in this folder: a quick look, for many files."""
+        place = next((place for place in self._places if f"{folder}/".startswith(place)), None)
+        if place is None:
+            return False
+        top = f"{folder}/"[len(place) :].partition("/")[0]
+        return not top or top.casefold() in self._tops
 
     def owner_of(self, path: str) -> str | None:
         """Which distribution of the server this file (absolute, without the leading slash) would take a module or
@@ -99,3 +107,7 @@ def _prefixes(module: str) -> list[str]:
     """`a`, `a/b`, `a/b/c` of `a/b/c`."""
     parts = module.split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+
+
+protected_modules: PerObject[BaseProbe, ProtectedModules] = PerObject(ProtectedModules)
+"""Of a base, and of the names of the server's distributions that stay in it."""
