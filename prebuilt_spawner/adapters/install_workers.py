@@ -74,14 +74,19 @@ class InstallWorkers:
                 worker.start_clock(self._idle_seconds, self._retire)
             else:
                 # Shielded, so that no process is left behind where this is a cancellation and another one follows.
-                await asyncio.shield(worker.end())
+                await asyncio.shield(self._end(worker))
 
     def _retire(self, worker: _Worker) -> None:
         if worker in self._idle:
             self._idle.remove(worker)
-            task = asyncio.get_running_loop().create_task(worker.end())
-            self._reaping.add(task)
-            task.add_done_callback(self._reaping.discard)
+            self._end(worker)
+
+    def _end(self, worker: _Worker) -> asyncio.Task[None]:
+        """End it; `close` waits for that too."""
+        task = asyncio.get_running_loop().create_task(worker.end())
+        self._reaping.add(task)
+        task.add_done_callback(self._reaping.discard)
+        return task
 
 
 class _Worker:
