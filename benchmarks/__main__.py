@@ -22,7 +22,7 @@ from .plan import ROWS, Choice, chosen
 from .results import Run, markdown
 
 REPETITIONS = 5
-QUICK_REPETITIONS = 2
+QUICK_REPETITIONS = 1
 
 
 def main(arguments: Sequence[str]) -> int:

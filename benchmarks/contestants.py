@@ -5,9 +5,12 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import secrets
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import uv
@@ -128,33 +131,61 @@ def _built(
 def _build(engine: BenchEngine, context: bytes, *, image: str, builder: str, again: bool) -> None:
     """Through the engine's API, which has both builders and needs no tool."""
     client = engine.client
-    if builder == _BUILDKIT:
-        engine.use_buildkit()
-    response = client._post(
-        client._url("/build"),
-        params={
-            "version": builder,
-            "t": image,
-            "nocache": "0" if again else "1",
-            "rm": "1",
-            "forcerm": "1",
-            # The index is on loopback.
-            "networkmode": "host",
-            "labels": json.dumps({RUN_LABEL: engine.run}),
-        },
-        headers={"Content-Type": "application/x-tar"},
-        data=context,
-        stream=True,
-        timeout=None,
-    )
-    said: list[str] = []
-    with contextlib.closing(response):
+    params = {
+        "version": builder,
+        "t": image,
+        "nocache": "0" if again else "1",
+        "rm": "1",
+        "forcerm": "1",
+        # The index is on loopback.
+        "networkmode": "host",
+        "labels": json.dumps({RUN_LABEL: engine.run}),
+    }
+    with contextlib.ExitStack() as entered:
+        if builder == _BUILDKIT:
+            engine.use_buildkit()
+            if engine.store == "containerd":
+                # With that store, BuildKit of 26.1 does not find what comes with the request.
+                params["remote"] = entered.enter_context(_served(context))
+        response = client._post(
+            client._url("/build"),
+            params=params,
+            headers={"Content-Type": "application/x-tar"},
+            data=None if "remote" in params else context,
+            stream=True,
+            timeout=None,
+        )
+        entered.callback(response.close)
         client._raise_for_status(response)
+        said: list[str] = []
         for line in response.iter_lines():
             message = json.loads(line) if line else {}
             if "error" in message:
                 raise BuildFailed(f"{message['error']}\n{''.join(said)[-3000:]}")
             said.append(_words(message))
+
+
+@contextlib.contextmanager
+def _served(content: bytes) -> Iterator[str]:
+    """The address of this content on loopback, while entered. Each is another one: BuildKit remembers them."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # http.server wants this name
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/{secrets.token_hex(8)}.tar"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _words(message: dict[str, object]) -> str:

@@ -120,13 +120,19 @@ def _event_loop(bench: Bench, row: Row) -> None:
                     users = [hub.user(f"user{number}") for number in range(len(lists))]
                     _add(bench, row, IDLE, measured(hub, idle))
                     _add(bench, row, f"{OURS}, {case}", measured(hub, _starting(hub, users, lists)))
+                if len(lists) > 1:
+                    # What JupyterHub itself does for so many users at once.
+                    with hub_of(plain=True) as hub:
+                        users = [hub.user(f"user{number}") for number in range(len(lists))]
+                        _add(bench, row, f"{PLAIN}, {case}", measured(hub, _starting(hub, users, [()] * len(lists))))
 
 
 def _starting(hub: Hub, users: Sequence[str], lists: Sequence[Sequence[str]]) -> Callable[[], float]:
     """All start at once and get their servers."""
 
     def start(user: str, packages: Sequence[str]) -> float:
-        answer = hub.api("POST", hub.server_path(user), hub.options_body({"packages": list(packages)}))
+        body = hub.options_body({"packages": list(packages)}) if packages else {}
+        answer = hub.api("POST", hub.server_path(user), body)
         if answer.status not in (201, 202):
             raise RuntimeError(f"a server did not start: {answer}")
         taken_in = time.monotonic()
