@@ -10,32 +10,17 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import docker
 
 from ..build.events import BuildEvent, Phase, Report
-from ..image.archive import docker_archive, layer_digest, oci_archive
+from ..image.archive import layer_digest, oci_archive
 from ..image.config import derived_config, oci_manifest
 from ..image.layer import ImagePlan
 from .docker_client import Cancelled, engine_error
 from .docker_images import discard
-
-
-def load_docker_archive(
-    client: docker.APIClient, stop: threading.Event, plan: ImagePlan, diff_ids: Sequence[str], report: Report
-) -> str:
-    """Load the planned image into a graphdriver store, without a name.
-
-    Args:
-        diff_ids: The digests of the plan's layers, lowest first.
-
-    Returns:
-        The image's ID. When it fails, nothing is left behind.
-    """
-    image_id, archive = docker_archive(plan, derived_config(plan, diff_ids), diff_ids)
-    _load(client, image_id, reported(archive, stop, plan, report))
-    return image_id
 
 
 def load_oci_archive(
@@ -58,7 +43,7 @@ def load_oci_archive(
     """
     config = derived_config(plan, diff_ids)
     image_id, archive = oci_archive(plan, config, diff_ids, lower_layers)
-    _load(client, image_id, reported(archive, stop, plan, report))
+    load_archive(client, image_id, reported(archive, stop, plan, report))
     return image_id, json.loads(oci_manifest(plan, config, diff_ids, lower_layers))["layers"]
 
 
@@ -67,24 +52,34 @@ def own_diff_ids(plan: ImagePlan) -> tuple[str, ...]:
     return tuple(layer_digest(layer) for layer in plan.layers)
 
 
-def reported(chunks: Iterator[bytes], stop: threading.Event, plan: ImagePlan, report: Report) -> Iterator[bytes]:
+@dataclass
+class Sent:
+    """How many bytes of an image were sent, in one archive or more, and how many were told of."""
+
+    sent_bytes: int = 0
+    told_bytes: int = 0
+
+
+def reported(
+    chunks: Iterator[bytes], stop: threading.Event, plan: ImagePlan, report: Report, sent: Sent | None = None
+) -> Iterator[bytes]:
     """The chunks, with word of how far it is, until the waiter leaves."""
+    sent = sent or Sent()
     total_bytes = sum(layer.size_bytes for layer in plan.layers)
-    sent_bytes = told_bytes = 0
     step_bytes = max(total_bytes // 20, 16 << 20)
     for chunk in chunks:
         if stop.is_set():
             raise Cancelled
         yield chunk
-        sent_bytes += len(chunk)
-        if sent_bytes - told_bytes >= step_bytes:
-            told_bytes = sent_bytes
-            done = min(sent_bytes, total_bytes)
+        sent.sent_bytes += len(chunk)
+        if sent.sent_bytes - sent.told_bytes >= step_bytes:
+            sent.told_bytes = sent.sent_bytes
+            done = min(sent.sent_bytes, total_bytes)
             report(BuildEvent(phase=Phase.SAVING, message="Saving to the engine", done=done, total=total_bytes))
 
 
-def _load(client: docker.APIClient, image_id: str, chunks: Iterator[bytes]) -> None:
-    """Send an archive. The engine reports failures in its answer's stream, under HTTP 200."""
+def load_archive(client: docker.APIClient, image_id: str, chunks: Iterator[bytes]) -> None:
+    """Load an archive. The engine reports failures in its answer's stream, under HTTP 200."""
     try:
         response = client._post(client._url("/images/load"), data=chunks, stream=True, timeout=None)
         with contextlib.closing(response):

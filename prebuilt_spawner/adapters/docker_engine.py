@@ -14,7 +14,7 @@ import docker
 from docker.errors import NotFound
 
 from ..build.events import Report
-from ..build.interface import DerivedImage
+from ..build.interface import Carrier, DerivedImage
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.reference import parse_reference
 from ..errors import LayersGone, PrebuiltError
@@ -110,6 +110,15 @@ class DockerEngine:
 
     async def present(self, references: Collection[str]) -> Collection[str]:
         return await self._docker.run(lambda client, stop: present(client, references, stop))
+
+    @asynccontextmanager
+    async def carry(self, base: BaseImage, digest: str) -> AsyncIterator[Carrier]:
+        carrier = self._handover.carrier(base, digest)
+        try:
+            yield carrier
+        finally:
+            with contextlib.suppress(PrebuiltError):
+                await asyncio.shield(carrier.leave())
 
     async def assemble(self, plan: ImagePlan, *, report: Report) -> DerivedImage:
         return await self._handover.assemble(plan, report=report)

@@ -16,15 +16,17 @@ import docker
 
 from ..build.events import BuildEvent, Phase, Report, ignore
 from ..build.interface import DerivedImage
+from ..environment.base import BaseImage
 from ..errors import EngineFailure, LayersGone
 from ..image.layer import ImagePlan, Layer
 from ..image.names import DIGEST_LABEL
 from ..image.tar import END_OF_ARCHIVE, padding, tar_header
-from .docker_archives import load_docker_archive, load_oci_archive, own_diff_ids
+from .docker_archives import load_oci_archive, own_diff_ids
 from .docker_build import build, whiteout_files
 from .docker_client import Cancelled, DockerClient
 from .docker_images import checked, discard, has_lower_layers
 from .docker_layers import DockerLayers
+from .docker_pieces import DockerCarrier, load_docker_archives
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ class DockerHandover:
         self._layers = layers
         self._labels = labels
         self._way: Literal["archive", "build"] | None = None if way == "auto" else way
+        self._containerd_store: bool | None = None
         self._choosing = asyncio.Lock()
         self._building: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
 
@@ -69,13 +72,24 @@ class DockerHandover:
             detail = f"{plan.lower.image_id} is not there, or not all of it: {error.detail}"
             raise LayersGone("An image that was needed has gone. Start again.", detail=detail) from error
 
+    def carrier(self, base: BaseImage, digest: str) -> DockerCarrier:
+        """For layers of an image that is not decided yet. It takes none where the engine is not known to take archives
+        in pieces."""
+        return DockerCarrier(
+            self._docker, base, digest, lambda: self._way == "archive" and self._containerd_store is False
+        )
+
     async def prepare(self, image_id: str) -> None:
         """Find out what takes long before something is stacked on this image.
 
         Raises:
             EngineFailure: The engine does not have it, or not whole.
         """
-        if self._way != "build" and await self._docker.run(lambda client, stop: _has_containerd_store(client)):
+        if self._way == "build":
+            return
+        # Anew each time: an engine may be started again with another store.
+        self._containerd_store = await self._docker.run(lambda client, stop: _has_containerd_store(client))
+        if self._containerd_store:
             await self._layers.learn(image_id)
 
     async def _chosen(self, plan: ImagePlan) -> Literal["archive", "build"]:
@@ -111,15 +125,19 @@ class DockerHandover:
         return "archive"
 
     async def _load(self, plan: ImagePlan, report: Report) -> DerivedImage:
-        containerd_store = await self._docker.run(lambda client, stop: _has_containerd_store(client))
+        containerd_store = self._containerd_store
+        if containerd_store is None:
+            containerd_store = await self._docker.run(lambda client, stop: _has_containerd_store(client))
         lower_layers = await self._layers.of(plan.lower) if containerd_store else ()
 
         def work(client: docker.APIClient, stop: threading.Event) -> DerivedImage:
             _report_saving(plan, report)
-            diff_ids = own_diff_ids(plan)
             if not containerd_store:
-                image_id = load_docker_archive(client, stop, plan, diff_ids, report)
+                image_id, diff_ids = load_docker_archives(
+                    client, stop, plan, report, open_client=self._docker.open_client
+                )
                 return self._checked(client, stop, image_id, plan, report, own_layers=diff_ids)
+            diff_ids = own_diff_ids(plan)
             image_id, layers = load_oci_archive(client, stop, plan, diff_ids, report, lower_layers=lower_layers)
             image = self._checked(client, stop, image_id, plan, report, own_layers=diff_ids)
             self._layers.keep(image_id, image.diff_ids, layers)

@@ -12,9 +12,9 @@ import io
 import json
 import tarfile
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from packaging.version import Version
 
 from ..build.events import BuildEvent, Phase, Report
 from ..build.failure import SOURCE_ADVICE, TELL, Failure, Kind
-from ..build.interface import DerivedImage, ResolveRequest
+from ..build.interface import DerivedImage, ResolveRequest, nothing
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock, LockedFile, LockedWheel
 from ..errors import (
@@ -43,35 +43,18 @@ from ..image.fragment import Fragment
 from ..image.layer import ImagePlan, Layer, LowerLayers
 from ..image.names import BASE_DIGEST_LABEL, DIGEST_LABEL
 from .memory_index import Candidate, Search
+from .memory_switches import Switches
 
 
-@dataclass
-class Switches:
-    """How tests disturb a double.
+class MemoryCarrier:
+    """Implements `prebuilt_spawner.build.interface.Carrier`, and takes nothing."""
 
-    Attributes:
-        failures: What the method of this name raises, until it is taken out.
-        gates: What the method of this name waits for before it does anything.
-        calls: How often each method was called.
-        cancelled: How often a call was cancelled at its gate.
-    """
+    def add(self, layer: Layer) -> bool:
+        """See `Carrier.add`."""
+        return False
 
-    failures: dict[str, PrebuiltError] = field(default_factory=dict)
-    gates: dict[str, asyncio.Event] = field(default_factory=dict)
-    calls: Counter[str] = field(default_factory=Counter)
-    cancelled: Counter[str] = field(default_factory=Counter)
-
-    async def pass_through(self, method: str) -> None:
-        """Count the call, wait for its gate, raise its failure; always gives other tasks a turn."""
-        self.calls[method] += 1
-        gate = self.gates.get(method)
-        try:
-            await (asyncio.sleep(0) if gate is None else gate.wait())
-        except asyncio.CancelledError:
-            self.cancelled[method] += 1
-            raise
-        if method in self.failures:
-            raise self.failures[method]
+    async def settle(self) -> None:
+        """See `Carrier.settle`."""
 
 
 class MemoryEngine:
@@ -160,6 +143,11 @@ class MemoryEngine:
         """See `Engine.present`."""
         await self._pass("present")
         return {reference for reference in references if self._found(reference) is not None}
+
+    @asynccontextmanager
+    async def carry(self, base: BaseImage, digest: str) -> AsyncIterator[MemoryCarrier]:
+        """See `Engine.carry`."""
+        yield MemoryCarrier()
 
     async def assemble(self, plan: ImagePlan, *, report: Report) -> DerivedImage:
         """See `Engine.assemble`. As in a real engine, one plan gives one image ID."""
@@ -357,7 +345,12 @@ class MemoryWheelStore:
         self.fetched: set[str] = set()
 
     async def fetch(
-        self, wheels: Sequence[LockedFile], *, report: Report, max_unsized_bytes: int | None = None
+        self,
+        wheels: Sequence[LockedFile],
+        *,
+        report: Report,
+        max_unsized_bytes: int | None = None,
+        for_base: tuple[BaseImage, BaseProbe] | None = None,
     ) -> None:
         """See `WheelStore.fetch`; reports only what is not here yet."""
         await self.switches.pass_through("fetch")
@@ -379,7 +372,13 @@ class MemoryWheelStore:
         return Path("wheels", file.sha256, file.filename)
 
     async def fragments(
-        self, wheels: Sequence[LockedWheel], base: BaseImage, probe: BaseProbe, *, report: Report
+        self,
+        wheels: Sequence[LockedWheel],
+        base: BaseImage,
+        probe: BaseProbe,
+        *,
+        report: Report,
+        made: Callable[[Fragment], None] = nothing,
     ) -> tuple[Fragment, ...]:
         """See `WheelStore.fragments`."""
         await self.switches.pass_through("fragments")
@@ -389,7 +388,10 @@ class MemoryWheelStore:
             if wheel.source is None and wheel.sha256 not in self.fetched:
                 raise StorageFailure("A package that was downloaded has gone. Start again.", detail=wheel.filename)
         report(BuildEvent(phase=Phase.PREPARING, message="Preparing packages", done=len(wheels), total=len(wheels)))
-        return tuple(Fragment(wheel_sha256=wheel.sha256, distribution=wheel.name, files=()) for wheel in wheels)
+        fragments = tuple(Fragment(wheel_sha256=each.sha256, distribution=each.name, files=()) for each in wheels)
+        for fragment in fragments:
+            made(fragment)
+        return fragments
 
     async def close(self) -> None:
         """See `WheelStore.close`."""

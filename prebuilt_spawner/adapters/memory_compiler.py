@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ..environment.base import BaseImage, BaseProbe
 from ..image.archive import read_parts
 from ..image.bytecode import Module
-from .memory import Switches
+from .memory_switches import Switches
 
 
 class MemoryCompiler:

@@ -7,7 +7,8 @@ import json
 from ..build.inventory import InventoryImage
 from ..environment.reference import repository_places
 from ..image.names import BASE_DIGEST_LABEL, DIGEST_LABEL, PACKAGES_LABEL
-from .memory import MemoryEngine, Switches
+from .memory import MemoryEngine
+from .memory_switches import Switches
 
 
 class MemoryInventory:

@@ -16,7 +16,8 @@ from ..errors import EngineFailure, LayersGone
 from ..image.archive import layer_digest
 from ..image.config import LAYER_MEDIA_TYPE, derived_config, oci_manifest, sha256_of
 from ..image.layer import ImagePlan
-from .memory import MemoryEngine, Switches
+from .memory import MemoryEngine
+from .memory_switches import Switches
 
 _BASE_LAYER_BYTES = 1000
 

@@ -14,7 +14,7 @@ from ..build.events import BuildEvent, Phase, Report
 from ..build.sources import ListedSource, MadeWheel, SandboxAnswer, SandboxJob
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import LockedFile, LockedWheel
-from .memory import Switches
+from .memory_switches import Switches
 
 
 class MemorySourceIndex:

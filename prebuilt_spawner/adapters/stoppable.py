@@ -19,6 +19,23 @@ class Cancelled(Exception):
     """The waiter left: the thread's work is to stop. Never reaches a caller."""
 
 
+def daemon(work: Callable[[], T], name: str) -> tuple[threading.Thread, Future[T]]:
+    """A thread that is still to be started, and what its work will have given. Unlike a pool's threads it is a daemon:
+    a server that stays silent does not keep the hub from ending."""
+    future: Future[T] = Future()
+    future.set_running_or_notify_cancel()
+
+    def job() -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    return threading.Thread(target=job, name=name, daemon=True), future
+
+
 class StoppableThreads:
     """Runs each piece of work on a thread of its own, without a limit: one that hangs delays no other.
 
@@ -39,19 +56,7 @@ class StoppableThreads:
             Exception: What the work raised; `Cancelled` is the work's own.
         """
         stop = threading.Event()
-        future: Future[T] = Future()
-        future.set_running_or_notify_cancel()
-
-        def job() -> None:
-            try:
-                result = work(stop)
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-
-        # A daemon, unlike a pool's thread: a server that stays silent does not keep the hub from ending.
-        thread = threading.Thread(target=job, name=self._name, daemon=True)
+        thread, future = daemon(lambda: work(stop), self._name)
         self._running[future] = stop
         future.add_done_callback(lambda _: self._running.pop(future, None))
         # Not from here: `start` waits until the thread runs, on a busy machine for 100 ms.

@@ -16,7 +16,7 @@ import asyncio
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,12 +26,11 @@ import requests
 
 from ..build.events import BuildEvent, Phase, Report, ignore
 from ..build.failure import TELL, Failure, Kind, disk_failure, failure_of
-from ..build.interface import BytecodeCompiler
+from ..build.interface import BytecodeCompiler, nothing
 from ..build.sharing import SharedTasks
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import LockedFile, LockedWheel
-from ..environment.sizes import size_in_words
-from ..errors import PolicyRefusal, StorageFailure, UnbuildableEnvironment
+from ..errors import StorageFailure, UnbuildableEnvironment
 from ..image.bytecode import modules_of, with_bytecode
 from ..image.fragment import (
     Fragment,
@@ -44,16 +43,18 @@ from ..image.fragment import (
 )
 from ..image.whole_file import appearing_whole
 from ..image.worker_protocol import job_for
+from .all_done import all_done, when_made
 from .built_wheels import built_file
 from .cache_folder import make_folder
 from .cache_limit import note_use
+from .download_progress import DownloadProgress, refuse_unsized
 from .install_workers import InstallWorkers
 from .network import NetworkSettings
+from .turns import LargestFirst
 from .wheel_download import Download
 
 T = TypeVar("T")
 
-_REPORT_SECONDS = 0.3
 _BLOCK_BYTES = 1024 * 1024
 
 
@@ -97,12 +98,22 @@ class DiskWheelStore:
         self._all_sessions: list[requests.Session] = []
         self._downloads: SharedTasks[None] = SharedTasks()
         self._preparations: SharedTasks[Fragment] = SharedTasks()
+        self._ahead: dict[str, asyncio.Task[Fragment]] = {}
+        """Preparations that nobody waits for yet, by the fragment's key."""
         self._under_way: dict[Path, Download] = {}
+        # The large ones first: they would else be worked on alone at the end. With two more than there are processors
+        # these always have something to do.
+        self._turns = LargestFirst(self._worker_count + 2)
         # Started when they are needed first.
         self._workers: InstallWorkers | None = None
 
     async def fetch(
-        self, wheels: Sequence[LockedFile], *, report: Report, max_unsized_bytes: int | None = None
+        self,
+        wheels: Sequence[LockedFile],
+        *,
+        report: Report,
+        max_unsized_bytes: int | None = None,
+        for_base: tuple[BaseImage, BaseProbe] | None = None,
     ) -> None:
         """See `prebuilt_spawner.build.interface.WheelStore`. Reports bytes, of what was not here yet."""
         there = await asyncio.gather(*(self._on_disk(self._is_here, wheel) for wheel in wheels))
@@ -113,20 +124,20 @@ class DiskWheelStore:
         if not missing:
             await self._on_disk(self._check_unsized, wheels, max_unsized_bytes)
             return
-        tasks = [
-            asyncio.create_task(
-                self._downloads.run(self._file_path(wheel), partial(self._download, wheel), report=ignore)
-            )
-            for wheel in missing
-        ]
-        progress = _DownloadProgress(missing, lambda wheel: self._under_way.get(self._file_path(wheel)))
+        tasks = [asyncio.create_task(self._fetched(wheel, for_base)) for wheel in missing]
+        progress = DownloadProgress(missing, lambda wheel: self._under_way.get(self._file_path(wheel)))
 
         def reached() -> int:
-            _refuse_unsized(progress.received, max_unsized_bytes)
+            refuse_unsized(progress.received, max_unsized_bytes)
             return progress.received_bytes()
 
-        await _all_done(tasks, lambda: report(progress.event()), reached)
-        await self._on_disk(self._check_unsized, wheels, max_unsized_bytes)
+        try:
+            await all_done(tasks, lambda: report(progress.event()), reached)
+            await self._on_disk(self._check_unsized, wheels, max_unsized_bytes)
+        except BaseException:
+            if for_base is not None:
+                self._leave_ahead(missing, for_base[1])
+            raise
         report(progress.last_event())
 
     def path(self, file: LockedFile) -> Path:
@@ -134,7 +145,13 @@ class DiskWheelStore:
         return self._file_path(file)
 
     async def fragments(
-        self, wheels: Sequence[LockedWheel], base: BaseImage, probe: BaseProbe, *, report: Report
+        self,
+        wheels: Sequence[LockedWheel],
+        base: BaseImage,
+        probe: BaseProbe,
+        *,
+        report: Report,
+        made: Callable[[Fragment], None] = nothing,
     ) -> tuple[Fragment, ...]:
         """See `prebuilt_spawner.build.interface.WheelStore`. Reports packages.
 
@@ -143,34 +160,39 @@ class DiskWheelStore:
         """
         keys = {wheel.sha256: fragment_key(wheel.sha256, probe) for wheel in wheels}
         known = await asyncio.gather(*(self._on_disk(self._read, keys[wheel.sha256], wheel, probe) for wheel in wheels))
-        made = {wheel.sha256: fragment for wheel, fragment in zip(wheels, known, strict=True) if fragment is not None}
-        # The biggest first: they would else be worked on alone at the end.
-        missing = sorted(
-            {wheel for wheel in wheels if wheel.sha256 not in made}, key=lambda wheel: -(wheel.size_bytes or 0)
-        )
+        there = {wheel.sha256: fragment for wheel, fragment in zip(wheels, known, strict=True) if fragment is not None}
+        for fragment in sorted(there.values(), key=lambda fragment: -fragment.size_bytes):
+            made(fragment)
+        missing = list(dict.fromkeys(wheel for wheel in wheels if wheel.sha256 not in there))
         tasks = [
             asyncio.create_task(
                 self._preparations.run(keys[wheel.sha256], partial(self._prepare, wheel, base, probe), report=ignore)
             )
             for wheel in missing
         ]
+        for task in tasks:
+            when_made(task, made)
 
         def done() -> int:
-            return len(made) + sum(task.done() for task in tasks)
+            return len(there) + sum(task.done() for task in tasks)
 
         def tell() -> None:
             report(BuildEvent(phase=Phase.PREPARING, message="Preparing packages", done=done(), total=len(keys)))
 
         if missing:
-            await _all_done(tasks, tell, done)
+            # From now on they go on for as long as this waits for them.
+            await asyncio.sleep(0)
+            self._leave_ahead(missing, probe)
+            await all_done(tasks, tell, done)
             tell()
         prepared = {task.result().wheel_sha256: task.result() for task in tasks}
-        return tuple((made | prepared)[wheel.sha256] for wheel in wheels)
+        return tuple((there | prepared)[wheel.sha256] for wheel in wheels)
 
     async def close(self) -> None:
         """See `prebuilt_spawner.build.interface.WheelStore`."""
         await self._downloads.close()
         await self._preparations.close()
+        await asyncio.gather(*self._ahead.values(), return_exceptions=True)
         if self._workers is not None:
             await self._workers.close()
         await self._compiler.close()
@@ -191,7 +213,7 @@ class DiskWheelStore:
         """What is here counts whoever brought it, or who tries again would have it."""
         if max_bytes is not None:
             unsized = (wheel for wheel in wheels if wheel.size_bytes is None)
-            _refuse_unsized({wheel: self._file_path(wheel).stat().st_size for wheel in unsized}, max_bytes)
+            refuse_unsized({wheel: self._file_path(wheel).stat().st_size for wheel in unsized}, max_bytes)
 
     def _make_folder(self, folder: Path) -> None:
         make_folder(folder, cache_dir=self._cache_dir)
@@ -213,6 +235,11 @@ class DiskWheelStore:
         return (
             path.stat().st_size == wheel.size_bytes if wheel.size_bytes is not None else _is_intact(path, wheel.sha256)
         )
+
+    async def _fetched(self, wheel: LockedFile, for_base: tuple[BaseImage, BaseProbe] | None) -> None:
+        await self._downloads.run(self._file_path(wheel), partial(self._download, wheel), report=ignore)
+        if for_base is not None and isinstance(wheel, LockedWheel):
+            self._prepare_ahead(wheel, *for_base)
 
     async def _download(self, wheel: LockedFile, report: Report) -> None:
         path = self._file_path(wheel)
@@ -270,10 +297,33 @@ class DiskWheelStore:
             return None
         return installed if installed.wheel_sha256 == wheel.sha256 and not missing_bytes else None
 
+    def _prepare_ahead(self, wheel: LockedWheel, base: BaseImage, probe: BaseProbe) -> None:
+        """Begin with the fragment of a wheel that is here, while others still come."""
+        key = fragment_key(wheel.sha256, probe)
+        if key in self._ahead:
+            return
+
+        def ended(task: asyncio.Task[Fragment]) -> None:
+            if self._ahead.get(key) is task:
+                del self._ahead[key]
+            if not task.cancelled():
+                task.exception()  # `fragments` tries again, and says so
+
+        preparing = self._preparations.run(key, partial(self._prepare, wheel, base, probe), report=ignore)
+        self._ahead[key] = asyncio.create_task(preparing)
+        self._ahead[key].add_done_callback(ended)
+
+    def _leave_ahead(self, wheels: Iterable[LockedFile], probe: BaseProbe) -> None:
+        for wheel in wheels:
+            task = self._ahead.pop(fragment_key(wheel.sha256, probe), None)
+            if task is not None:
+                task.cancel()
+
     async def _prepare(self, wheel: LockedWheel, base: BaseImage, probe: BaseProbe, report: Report) -> Fragment:
-        installed = await self._on_disk(self._read_installed, wheel, probe) or await self._install(wheel, probe)
-        modules = modules_of(installed, cache_tag=probe.cache_tag)
-        bytecode = await self._compiler.compile(base, probe, modules) if modules else {}
+        async with self._turns.turn(wheel.size_bytes or 0):
+            installed = await self._on_disk(self._read_installed, wheel, probe) or await self._install(wheel, probe)
+            modules = modules_of(installed, cache_tag=probe.cache_tag)
+            bytecode = await self._compiler.compile(base, probe, modules) if modules else {}
         key = fragment_key(wheel.sha256, probe)
         return await self._on_disk(self._write, key, installed, bytecode)
 
@@ -324,67 +374,6 @@ class DiskWheelStore:
                 package=wheel.name,
             )
         return installed
-
-
-class _DownloadProgress:
-    """How many bytes of some wheels have arrived, whoever asked for them first."""
-
-    def __init__(self, wheels: Sequence[LockedFile], under_way: Callable[[LockedFile], Download | None]) -> None:
-        self._under_way = under_way
-        self.received = dict.fromkeys(wheels, 0)
-        sizes = [wheel.size_bytes for wheel in wheels]
-        self._total_bytes = 0 if None in sizes else sum(size or 0 for size in sizes)
-        names = ", ".join(wheel.name for wheel in wheels[:3]) + (", …" if len(wheels) > 3 else "")
-        self._message = f"Downloading {names}"
-
-    def received_bytes(self) -> int:
-        """Of all; never less than before, though a download that is tried again starts anew."""
-        for wheel, before in self.received.items():
-            download = self._under_way(wheel)
-            if download is not None:
-                self.received[wheel] = max(before, download.received_bytes)
-        return sum(self.received.values())
-
-    def event(self) -> BuildEvent:
-        """How far it is now."""
-        return BuildEvent(
-            phase=Phase.DOWNLOADING, message=self._message, done=self.received_bytes(), total=self._total_bytes
-        )
-
-    def last_event(self) -> BuildEvent:
-        """All have arrived."""
-        done = self._total_bytes or self.received_bytes()
-        return BuildEvent(phase=Phase.DOWNLOADING, message=self._message, done=done, total=done)
-
-
-def _refuse_unsized(received_bytes: Mapping[LockedFile, int], max_bytes: int | None) -> None:
-    unsized = {wheel: received for wheel, received in received_bytes.items() if wheel.size_bytes is None}
-    if max_bytes is not None and sum(unsized.values()) > max_bytes:
-        largest = max(unsized, key=lambda wheel: unsized[wheel])
-        raise PolicyRefusal(
-            f"These packages have more than the {size_in_words(max_bytes)} that are allowed. The largest whose size "
-            f"was not known is {largest.name} {largest.version}. Leave it out, or ask the administrator.",
-            about="packages",
-            package=largest.name,
-            entry=largest.name,
-        )
-
-
-async def _all_done(tasks: Sequence[asyncio.Task[T]], tell: Callable[[], None], reached: Callable[[], int]) -> None:
-    """Wait for all or for the first failure, and tell now and then when something has changed. Leaves none running."""
-    pending, told = set(tasks), -1
-    try:
-        while pending:
-            if reached() != told:
-                told = reached()
-                tell()
-            done, pending = await asyncio.wait(pending, timeout=_REPORT_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _is_intact(path: Path, sha256: str) -> bool:

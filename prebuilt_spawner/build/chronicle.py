@@ -8,6 +8,8 @@ from collections.abc import Callable
 from .events import BuildEvent, Phase
 from .log import BuildLog
 
+_MAX_DETAIL_CHARACTERS = 32 * 1024
+
 
 class Chronicle:
     """Listens to a build's events, from any thread.
@@ -45,10 +47,11 @@ class Chronicle:
             self._end_phase()
             return {phase.value: round(seconds, 3) for phase, seconds in self._seconds.items()}
 
-    def log(self) -> str:
-        """What happened, bounded."""
+    def log(self, detail: str = "") -> str:
+        """What happened, bounded; at its end what the administrator is to know of a failure."""
         with self._lock:
-            return self._log.text()
+            text = self._log.text()
+        return f"{text}\n{detail[:_MAX_DETAIL_CHARACTERS]}" if detail else text
 
     def _end_phase(self) -> None:
         now = self._now()

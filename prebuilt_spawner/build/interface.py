@@ -7,11 +7,10 @@ that is cancelled stops its threads' and processes' work soon after.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,11 +18,10 @@ from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock, LockedFile, LockedWheel
 from ..image.bytecode import Module
 from ..image.fragment import Fragment
-from ..image.layer import ImagePlan
+from ..image.layer import ImagePlan, Layer, LowerLayers
 from ..image.stacking import Stack
 from .events import Report
-from .lookups import LastBuild, Lookup
-from .usual import UsualTimes
+from .lookups import Lookup
 
 if TYPE_CHECKING:
     from .sources import MadeWheel
@@ -48,6 +46,17 @@ class DerivedImage:
     base_digest: str
     size_bytes: int
     diff_ids: tuple[str, ...]
+
+
+class Carrier(Protocol):
+    """Takes layers of an environment ahead of its image."""
+
+    def add(self, layer: Layer) -> bool:
+        """Begin to hand this layer over, on top of those before. False where the engine does not take it so."""
+
+    async def settle(self) -> LowerLayers | None:
+        """Wait for all that were added: what the rest of the image can be stacked on, until the carrier is left. None
+        where there is nothing, or where it failed: then the layers are to be sent with the image."""
 
 
 class Engine(Protocol):
@@ -88,6 +97,14 @@ class Engine(Protocol):
 
     async def present(self, references: Collection[str]) -> Collection[str]:
         """Those of these names under which `find` finds an image."""
+
+    def carry(self, base: BaseImage, digest: str) -> AbstractAsyncContextManager[Carrier]:
+        """While entered, layers of an environment on this base can be handed over before it is known as a whole; what
+        they were stacked on need not be there afterwards.
+
+        Args:
+            digest: The environment digest.
+        """
 
     async def assemble(self, plan: ImagePlan, *, report: Report) -> DerivedImage:
         """Make the planned image, check that it can be started, and return it without a name. Leaves nothing behind
@@ -158,16 +175,26 @@ class BytecodeCompiler(Protocol):
         """Stop what runs, and leave no container behind."""
 
 
+def nothing(fragment: Fragment) -> None:
+    """For who need not be told of a fragment."""
+
+
 class WheelStore(Protocol):
     """Wheels and their fragments, fetched and made once, kept on the hub's disk."""
 
     async def fetch(
-        self, wheels: Sequence[LockedFile], *, report: Report, max_unsized_bytes: int | None = None
+        self,
+        wheels: Sequence[LockedFile],
+        *,
+        report: Report,
+        max_unsized_bytes: int | None = None,
+        for_base: tuple[BaseImage, BaseProbe] | None = None,
     ) -> None:
         """Have every file of an index here, verified against its SHA-256.
 
         Args:
             max_unsized_bytes: How much those may have together whose size the lock does not say; None is no limit.
+            for_base: What `fragments` will be asked for next, which may begin with wheels as they come.
 
         Raises:
             PolicyRefusal: It would be more.
@@ -179,9 +206,18 @@ class WheelStore(Protocol):
         """Where a file is that has been fetched."""
 
     async def fragments(
-        self, wheels: Sequence[LockedWheel], base: BaseImage, probe: BaseProbe, *, report: Report
+        self,
+        wheels: Sequence[LockedWheel],
+        base: BaseImage,
+        probe: BaseProbe,
+        *,
+        report: Report,
+        made: Callable[[Fragment], None] = nothing,
     ) -> tuple[Fragment, ...]:
         """A fragment for each wheel, in the wheels' order, for the base's scheme, compiled by its interpreter.
+
+        Args:
+            made: Called with each as soon as it is there, those first that were there before.
 
         Raises:
             UnbuildableEnvironment: A wheel is malformed or tries to write where it may not.
@@ -305,96 +341,3 @@ class Ledger(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
-
-
-class Outcome(str, Enum):
-    """How a build ended, or that it has not."""
-
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    INTERRUPTED = "interrupted"
-    """The hub that ran it ended first."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildRecord:
-    """A build, or a request that was not even resolved, as the ledger remembers it.
-
-    Attributes:
-        id: The ledger's own number for it; the hub's log names it.
-        digest: The environment digest; "" where resolving failed.
-        base: The base image's reference.
-        requirements: What was asked for, canonical.
-        users: Names of those who asked, in order.
-        begun_at, ended_at: Aware UTC times; `ended_at` is None while it runs.
-        outcome: How it ended.
-        phase_seconds: How long each phase took, by `Phase` value, in order.
-        error: What the user was told; "" where it did not fail.
-        log: What happened and what tools printed, bounded: its beginning, its end, and a line that says what was cut.
-        size_bytes: Of the image; 0 where there is none.
-    """
-
-    id: int
-    digest: str
-    base: str
-    requirements: tuple[str, ...]
-    users: tuple[str, ...]
-    begun_at: datetime
-    ended_at: datetime | None
-    outcome: Outcome
-    phase_seconds: Mapping[str, float]
-    error: str
-    log: str
-    size_bytes: int
-
-
-class BuildHistory(Protocol):
-    """The memory of builds. A *hub* is a name that stays the same when a hub is started again.
-
-    Everything may raise `StorageFailure`.
-    """
-
-    async def begin_build(self, *, hub: str, digest: str, base: str, requirements: Sequence[str], user: str) -> int:
-        """A build begins; returns its id."""
-
-    async def join_build(self, build_id: int, *, user: str) -> None:
-        """Somebody else waits for it too."""
-
-    async def end_build(
-        self,
-        build_id: int,
-        *,
-        outcome: Outcome,
-        phase_seconds: Mapping[str, float],
-        error: str = "",
-        log: str = "",
-        size_bytes: int = 0,
-        request_fault: bool = False,
-    ) -> None:
-        """A build has ended; `request_fault` where it failed by the request's own fault. One that has ended before
-        stays as it was."""
-
-    async def interrupt_builds(self, *, hub: str) -> Sequence[BuildRecord]:
-        """Mark the builds that this hub left running before it started as interrupted, and return them."""
-
-    async def build(self, build_id: int) -> BuildRecord | None:
-        """The build of this number."""
-
-    async def last_builds(self, *, digest: str, limit: int = 1) -> Sequence[BuildRecord]:
-        """The last builds of an environment, newest first."""
-
-    async def last_of_requests(self, requests: Sequence[tuple[str, Sequence[str]]]) -> Sequence[LastBuild | None]:
-        """The last build of each request that was done or failed, or was not even resolved; None where there was none.
-
-        Args:
-            requests: The base image's reference and the requirements, in any order.
-        """
-
-    async def usual_times(self, *, base: str) -> UsualTimes:
-        """`usual_seconds` for any number of packages, as far as the last 2000 builds on the base say it."""
-
-    async def usual_seconds(self, *, base: str, packages: int) -> float | None:
-        """How long builds of about so many packages took lately on a base: the median of those that were done; None
-        where there were none."""

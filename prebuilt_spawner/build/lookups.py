@@ -9,7 +9,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from .interface import Outcome, StoredLock
+    from .history import Outcome
+    from .interface import StoredLock
 
 
 class Sought(str, Enum):

@@ -17,7 +17,8 @@ from ..errors import BuildTimeout, PolicyRefusal, PrebuiltError, RequestError, S
 from .chronicle import Chronicle
 from .events import BuildEvent, Phase, Report, ignore
 from .guard import Guard, NoGuard
-from .interface import BuildHistory, DerivedImage, Engine, Ledger, Outcome, WheelStore
+from .history import BuildHistory, Outcome
+from .interface import DerivedImage, Engine, Ledger, WheelStore
 from .locking import Locksmith
 from .preview import Preview, Readiness, as_summary
 from .previews import Previews
@@ -29,8 +30,6 @@ from .sharing import SharedTasks
 from .source_builds import SourceBuilds
 
 _log = logging.getLogger(__name__)
-
-_MAX_DETAIL_CHARACTERS = 32 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +215,7 @@ class BuildManager:
                 outcome=Outcome.FAILED,
                 phase_seconds=chronicle.phase_seconds(),
                 error=failure.message,
-                log=_with_detail(chronicle.log(), failure.detail),
+                log=chronicle.log(failure.detail),
                 request_fault=_is_everybodys(failure),
             )
             _log.info("Build %d was not resolved: %s %s", failure.build_id, failure.message, failure.detail)
@@ -328,7 +327,7 @@ class BuildManager:
                         outcome=outcome,
                         phase_seconds=chronicle.phase_seconds(),
                         error=error,
-                        log=_with_detail(chronicle.log(), detail),
+                        log=chronicle.log(detail),
                         size_bytes=size_bytes,
                         request_fault=fault,
                     )
@@ -393,8 +392,3 @@ def _max_unsized_bytes(request: EnvironmentRequest, environment: Environment) ->
 def _is_everybodys(failure: PrebuiltError) -> bool:
     """Whether whoever asks the same fails with it: a policy is one user's."""
     return isinstance(failure, RequestError) and not isinstance(failure, PolicyRefusal)
-
-
-def _with_detail(log: str, detail: str) -> str:
-    """A build's log, and at its end what the administrator is to know of its failure, which may be long."""
-    return f"{log}\n{detail[:_MAX_DETAIL_CHARACTERS]}" if detail else log

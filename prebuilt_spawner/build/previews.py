@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock
 from ..errors import PrebuiltError, RequestError
-from .interface import BuildHistory, Engine, Ledger, Outcome
+from .history import BuildHistory, Outcome
+from .interface import Engine, Ledger
 from .lately import Lately
 from .locking import Locksmith
 from .lookups import GatheredReads, LastBuild, LockReads

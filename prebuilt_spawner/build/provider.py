@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +15,7 @@ from .._version import __version__
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.closure import protected_closure
 from ..environment.digest import environment_digest
-from ..environment.lock import Lock, LockedWheel
+from ..environment.lock import Lock
 from ..environment.policy import Policy
 from ..environment.reference import environment_reference
 from ..errors import LayersGone
@@ -26,8 +26,9 @@ from ..image.names import BASE_DIGEST_LABEL, DIGEST_LABEL, PACKAGES_LABEL, VERSI
 from ..image.plan import Contents, contents
 from ..image.session import session_environment
 from ..image.stacking import Stack, StackedLayer
+from .ahead import Ahead, is_worth_it
 from .events import BuildEvent, Phase, Report, ignore
-from .interface import DerivedImage, Engine, Ledger, WheelStore
+from .interface import DerivedImage, Engine, Ledger, WheelStore, nothing
 from .shared_cache import SharedCache
 from .source_builds import SourceBuilds
 
@@ -215,7 +216,7 @@ class Provider:
         """
         fetch = partial(self._wheel_store.fetch, report=ignore)
         async with self._engine.hold(environment.base.image_id):
-            what = await self._fetched_contents(environment, fetch, report=ignore)
+            what = await self._fetched_contents(environment, fetch, None, report=ignore)
             yield await asyncio.to_thread(
                 what.plan,
                 labels=_labels(environment),
@@ -254,7 +255,7 @@ class Provider:
     async def _made(
         self,
         environment: Environment,
-        fetch: Callable[[Sequence[LockedWheel]], Awaitable[None]],
+        fetch: Callable[..., Awaitable[None]],
         *,
         stacking: bool,
         report: Report,
@@ -262,8 +263,12 @@ class Provider:
         wheels = environment.lock.wheels
         async with AsyncExitStack() as held:
             await held.enter_async_context(self._engine.hold(environment.base.image_id))
-            what = await self._fetched_contents(environment, fetch, report=report)
+            ahead = await self._ahead(environment, held) if stacking else None
+            what = await self._fetched_contents(environment, fetch, ahead, report=report)
             below = await self._lower(what, held) if stacking else None
+            if below is None and ahead is not None:
+                report(BuildEvent(phase=Phase.SAVING, message="Saving to the engine"))
+                below = await ahead.below(what)
             plan = await asyncio.to_thread(
                 what.plan,
                 labels=_labels(environment),
@@ -293,14 +298,18 @@ class Provider:
         return named
 
     async def _fetched_contents(
-        self, environment: Environment, fetch: Callable[[Sequence[LockedWheel]], Awaitable[None]], *, report: Report
+        self, environment: Environment, fetch: Callable[..., Awaitable[None]], ahead: Ahead | None, *, report: Report
     ) -> Contents:
         """What the environment consists of, with its wheels on the hub's disk: fetched, or built from source."""
         wheels = environment.lock.wheels
-        await fetch([wheel for wheel in wheels if wheel.source is None])
+        based = environment.base, environment.probe
+        await fetch([wheel for wheel in wheels if wheel.source is None], for_base=based)
         if self._sources is not None:
             await self._sources.have(environment.lock, environment.base, environment.probe, report=report)
-        fragments = await self._wheel_store.fragments(wheels, environment.base, environment.probe, report=report)
+        made = nothing if ahead is None else ahead.add
+        fragments = await self._wheel_store.fragments(
+            wheels, environment.base, environment.probe, report=report, made=made
+        )
         return await asyncio.to_thread(self._contents, environment, fragments)
 
     async def _on_present_base(self, environment: Environment) -> Environment:
@@ -309,6 +318,22 @@ class Provider:
         if base.digest != environment.base.digest:
             raise LayersGone(f"The base image {base.reference} was replaced just now. Start again.")
         return replace(environment, base=base)
+
+    async def _ahead(self, environment: Environment, held: AsyncExitStack) -> Ahead | None:
+        """For layers that can be handed over before all are there; None where it is small, or where there is an image
+        on which some of it can be stacked."""
+        if not is_worth_it(environment):
+            return None
+        known = await self._ledger.stacks(
+            base_digest=environment.base.digest,
+            layout_version=LAYOUT_VERSION,
+            wheels=[wheel.sha256 for wheel in environment.lock.wheels],
+            limit=1,
+        )
+        if known:
+            return None
+        carrier = await held.enter_async_context(self._engine.carry(environment.base, environment.digest))
+        return Ahead(environment, carrier)
 
     async def _lower(self, what: Contents, held: AsyncExitStack) -> tuple[Stack, str] | None:
         """What exists of what the environment can be stacked on, held, and the ID of its image."""

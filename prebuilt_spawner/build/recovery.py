@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..errors import SurroundingsError
-from .interface import BuildHistory, BuildRecord, Outcome
+from .history import BuildHistory, BuildRecord, Outcome
 from .inventory import EnvironmentUse, ImageInventory
 
 _log = logging.getLogger(__name__)

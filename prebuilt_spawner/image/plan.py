@@ -88,8 +88,8 @@ class Contents:
         takes_away = any(not layer.wheels for layer in stack.layers)
         layers = [
             None if takes_away else self._whiteouts(stack.wheels),
-            *(self._fragment_layer([fragment]) for fragment in heavy),
-            self._fragment_layer(light),
+            *(fragment_layer([fragment], lock=self.lock, probe=self.probe) for fragment in heavy),
+            fragment_layer(light, lock=self.lock, probe=self.probe),
             _small_layer("what this image is made of", self.own_files, probe=self.probe),
         ]
         return ImagePlan(
@@ -114,20 +114,27 @@ class Contents:
         names = " ".join(sorted(self.replaced.former))
         return _small_layer(f"without the base's {names}", whiteouts, probe=self.probe)
 
-    def _fragment_layer(self, fragments: Sequence[Fragment]) -> Layer | None:
-        pins = self.lock.pins
-        names = [fragment.distribution for fragment in fragments]
-        comment = " ".join(f"{name}=={pins[name]}" if name in pins else name for name in names)
-        # What several wheels have to the byte is kept once; each of them is whole with the others.
-        files = {file.path: file for fragment in reversed(fragments) for file in fragment.files}
-        ranges = [
-            FileRange(path=file.body, offset_bytes=file.offset_bytes, length_bytes=file.length_bytes)
-            for fragment in fragments
-            for file in fragment.files
-            if files[file.path] is file
-        ]
-        wheels = frozenset(fragment.wheel_sha256 for fragment in fragments)
-        return _layer(comment, files, _coalesced(ranges), probe=self.probe, wheels=wheels)
+
+def fragment_layer(fragments: Sequence[Fragment], *, lock: Lock, probe: BaseProbe) -> Layer | None:
+    """One layer with these wheels, each whole; None where they have no files.
+
+    Args:
+        lock: Names their versions.
+        probe: What is in the base.
+    """
+    pins = lock.pins
+    names = [fragment.distribution for fragment in fragments]
+    comment = " ".join(f"{name}=={pins[name]}" if name in pins else name for name in names)
+    # What several wheels have to the byte is kept once; each of them is whole with the others.
+    files = {file.path: file for fragment in reversed(fragments) for file in fragment.files}
+    ranges = [
+        FileRange(path=file.body, offset_bytes=file.offset_bytes, length_bytes=file.length_bytes)
+        for fragment in fragments
+        for file in fragment.files
+        if files[file.path] is file
+    ]
+    wheels = frozenset(fragment.wheel_sha256 for fragment in fragments)
+    return _layer(comment, files, _coalesced(ranges), probe=probe, wheels=wheels)
 
 
 def contents(

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from ..build.events import Phase
-from ..build.interface import BuildRecord, Outcome
+from ..build.history import BuildRecord, Outcome
 from ..build.lookups import LastBuild
 from ..build.usual import USUAL_BUILDS, UsualTimes
 from .schema import NAME_CHARACTERS, build_users, builds

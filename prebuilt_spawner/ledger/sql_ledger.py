@@ -9,7 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from ..build.interface import BuildRecord, Outcome, StoredLock
+from ..build.history import BuildRecord, Outcome
+from ..build.interface import StoredLock
 from ..build.lookups import LastBuild, Lookup
 from ..build.pushes import OwedPush
 from ..build.usual import UsualTimes

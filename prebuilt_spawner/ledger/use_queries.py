@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from ..build.interface import Outcome
+from ..build.history import Outcome
 from ..environment.lock import Lock
 from . import rows
 from .schema import builds, environment_wheels, environments, holdings, locks, removals

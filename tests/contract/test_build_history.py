@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from prebuilt_spawner.build.interface import BuildHistory, BuildRecord, Outcome
+from prebuilt_spawner.build.history import BuildHistory, BuildRecord, Outcome
 from prebuilt_spawner.build.lookups import LastBuild
 from prebuilt_spawner.ledger import SqlLedger, build_queries, migrations
 
@@ -401,7 +401,7 @@ async def test_every_question_finds_its_rows_by_an_index(file):
 
 WRITER = """
 import asyncio, sys
-from prebuilt_spawner.build.interface import Outcome
+from prebuilt_spawner.build.history import (Outcome)
 from prebuilt_spawner.ledger import SqlLedger
 
 async def main(url, own, rounds):

@@ -48,8 +48,8 @@ class Loads:
         self.count = 0
         self.answers: list[PrebuiltError | None] = []
         self.lost = False
-        self._load = docker_archives._load
-        monkeypatch.setattr(docker_archives, "_load", self)
+        self._load = docker_archives.load_archive
+        monkeypatch.setattr(docker_archives, "load_archive", self)
 
     def __call__(self, client, image_id: str, chunks: Iterator[bytes]) -> None:
         self.count += 1

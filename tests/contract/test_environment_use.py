@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from prebuilt_spawner.build.interface import Outcome
+from prebuilt_spawner.build.history import Outcome
 from prebuilt_spawner.environment.lock import Lock, LockedWheel
 from prebuilt_spawner.image.stacking import Stack, StackedLayer
 from prebuilt_spawner.ledger import SqlLedger

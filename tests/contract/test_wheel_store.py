@@ -368,6 +368,58 @@ async def until(condition: Any, timeout_seconds: float = 10) -> None:
         await asyncio.sleep(0.01)
 
 
+async def test_a_wheel_is_prepared_while_others_still_come(disk: DiskWorld) -> None:
+    early, late = disk.publish("early"), disk.publish("late")
+    disk.index.behaviour.stalled.add(late.filename)
+    fetching = asyncio.create_task(disk.store.fetch([early, late], report=ignore, for_base=(BASE, PROBE)))
+    await until(lambda: bool(prepared(disk)))
+    assert not fetching.done()
+    disk.index.release()
+    await fetching
+    fragments = await disk.store.fragments([early, late], BASE, PROBE, report=ignore)
+    assert [fragment.distribution for fragment in fragments] == ["early", "late"]
+    assert disk.downloads(early) == disk.downloads(late) == 1
+
+
+async def test_each_fragment_is_told_of_once_it_is_there(store_world: StoreWorld) -> None:
+    wheels = [store_world.publish(name) for name in ("alpha", "beta", "gamma")]
+    await store_world.store.fetch(wheels, report=ignore)
+    await store_world.store.fragments(wheels[:1], BASE, PROBE, report=ignore)
+    told: list[Fragment] = []
+    fragments = await store_world.store.fragments(wheels, BASE, PROBE, report=ignore, made=told.append)
+    assert sorted(told, key=lambda one: one.distribution) == list(fragments)
+    assert told[0].distribution == "alpha"
+
+
+async def test_what_cannot_be_prepared_is_said_by_who_asks_for_the_fragments(disk: DiskWorld) -> None:
+    malformed, late = disk.publish_malformed("malformed"), disk.publish("late")
+    disk.index.behaviour.stalled.add(late.filename)
+    fetching = asyncio.create_task(disk.store.fetch([malformed, late], report=ignore, for_base=(BASE, PROBE)))
+    await until(lambda: disk.wheel_path(malformed).exists())
+    disk.index.release()
+    await fetching
+    error = await failure(disk.store.fragments([malformed, late], BASE, PROBE, report=ignore))
+    assert isinstance(error, UnbuildableEnvironment)
+
+
+async def test_who_leaves_while_wheels_come_leaves_nothing_running(disk: DiskWorld) -> None:
+    early, late = disk.publish("early"), disk.publish("late")
+    disk.index.behaviour.stalled.add(late.filename)
+    switches = disk.compiler.switches
+    switches.gates["compile"] = asyncio.Event()
+    fetching = asyncio.create_task(disk.store.fetch([early, late], report=ignore, for_base=(BASE, PROBE)))
+    await until(lambda: switches.calls["compile"])
+    fetching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    await until(lambda: switches.cancelled["compile"] and not disk.leftovers())
+    assert prepared(disk) == []
+
+
+def prepared(disk: DiskWorld) -> list[Path]:
+    return list((disk.cache / "fragments").rglob("*.json"))
+
+
 async def test_a_cut_or_damaged_wheel_is_downloaded_again(disk: DiskWorld) -> None:
     cut, unsized = disk.publish("cut"), replace(disk.publish("unsized"), size_bytes=None)
     await disk.store.fetch([cut, unsized], report=ignore)

@@ -11,7 +11,7 @@ import docker
 from prebuilt_spawner.adapters.docker_engine import DockerEngine
 from prebuilt_spawner.adapters.docker_inventory import DockerInventory
 from prebuilt_spawner.build.events import ignore
-from prebuilt_spawner.build.interface import Outcome
+from prebuilt_spawner.build.history import Outcome
 from prebuilt_spawner.build.recovery import recover
 from prebuilt_spawner.environment.lock import Lock
 from prebuilt_spawner.image.names import BASE_DIGEST_LABEL, DIGEST_LABEL, PROBE_LABEL

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from prebuilt_spawner.adapters.memory import MemoryEngine, MemoryResolver, MemoryWheelStore
 from prebuilt_spawner.build.events import BuildEvent, Phase, ignore
-from prebuilt_spawner.build.interface import Outcome
+from prebuilt_spawner.build.history import Outcome
 from prebuilt_spawner.build.locking import Locksmith
 from prebuilt_spawner.build.manager import BuildLimits, BuildManager
 from prebuilt_spawner.build.provider import Environment, EnvironmentRequest, ProfileRequest, Provider

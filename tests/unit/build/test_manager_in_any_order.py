@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prebuilt_spawner.build.interface import Outcome
+from prebuilt_spawner.build.history import Outcome
 from prebuilt_spawner.errors import EngineFailure, QueueFull
 
 from .locking_world import base_image

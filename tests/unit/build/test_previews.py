@@ -10,7 +10,7 @@ import pytest
 
 from prebuilt_spawner.build import previews
 from prebuilt_spawner.build.events import BuildEvent, ignore
-from prebuilt_spawner.build.interface import Outcome
+from prebuilt_spawner.build.history import Outcome
 from prebuilt_spawner.build.preview import Preview, Readiness
 from prebuilt_spawner.build.provider import EnvironmentRequest, ProfileRequest
 from prebuilt_spawner.errors import (

@@ -27,11 +27,9 @@ class FragmentShelf:
     def __init__(self, fragments: Mapping[str, Fragment]) -> None:
         self._fragments = fragments
 
-    async def fetch(
-        self, wheels: Sequence[LockedWheel], *, report: object, max_unsized_bytes: object = None
-    ) -> None: ...
+    async def fetch(self, wheels: Sequence[LockedWheel], **_: object) -> None: ...
 
-    async def fragments(self, wheels: Sequence[LockedWheel], *_: object, report: object) -> tuple[Fragment, ...]:
+    async def fragments(self, wheels: Sequence[LockedWheel], *_: object, **__: object) -> tuple[Fragment, ...]:
         return tuple(self._fragments[wheel.name] for wheel in wheels)
 
     async def close(self) -> None: ...

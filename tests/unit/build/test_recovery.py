@@ -9,7 +9,8 @@ import pytest
 
 from prebuilt_spawner.adapters.memory_inventory import MemoryInventory
 from prebuilt_spawner.build.events import ignore
-from prebuilt_spawner.build.interface import DerivedImage, Outcome
+from prebuilt_spawner.build.history import Outcome
+from prebuilt_spawner.build.interface import DerivedImage
 from prebuilt_spawner.build.recovery import recover
 from prebuilt_spawner.environment.lock import Lock
 from prebuilt_spawner.errors import EngineUnavailable, StorageFailure

@@ -36,7 +36,7 @@ class Store(MemoryWheelStore):
     metadata_sha256 = "a" * 64
 
     async def fragments(
-        self, wheels: list[LockedWheel], base: BaseImage, probe: BaseProbe, *, report: Report
+        self, wheels: list[LockedWheel], base: BaseImage, probe: BaseProbe, *, report: Report, made=ignore
     ) -> tuple[Fragment, ...]:
         file = FragmentFile(
             path=f"site/{wheels[0].name}-1.0.dist-info/METADATA",
