@@ -161,6 +161,21 @@ def _equal_descendant(
     return _first(connection, query)
 
 
+def hold_again(connection: Connection, owner: str, lock: StoredLock, now: datetime) -> bool:
+    """Note that the owner holds this lock still; False where it holds another or none."""
+    changed = connection.execute(
+        update(holdings)
+        .where(
+            holdings.c.owner == owner,
+            holdings.c.request_digest == lock.request_digest,
+            holdings.c.lock_id == lock.id,
+            holdings.c.lineage == lock.lineage,
+        )
+        .values(since=now)
+    )
+    return changed.rowcount > 0
+
+
 def hold(connection: Connection, owner: str, lock: StoredLock, now: datetime) -> None:
     """See `Ledger.hold`.
 

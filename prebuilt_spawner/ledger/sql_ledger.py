@@ -108,12 +108,13 @@ class SqlLedger:
     async def hold(self, *, owner: str, lock: StoredLock) -> None:
         """From now on the owner holds this lock for its request."""
         now = self._now()
-        await self._database.write(lambda connection: queries.hold(connection, owner, lock, now))
+        if not await self._database.note(lambda connection: queries.hold_again(connection, owner, lock, now)):
+            await self._database.write(lambda connection: queries.hold(connection, owner, lock, now))
 
     async def use_environment(self, digest: str) -> None:
         """The image of this environment is about to be looked for and used, so from now on nobody removes it. Where
         somebody just does, this waits for the end of that, or until that must have been killed."""
-        while not await self._database.write(lambda connection: use_queries.use(connection, digest, self._now())):  # noqa: ASYNC110
+        while not await self._database.note(lambda connection: use_queries.use(connection, digest, self._now())):  # noqa: ASYNC110
             await asyncio.sleep(_REMOVAL_LOOK_SECONDS)
 
     async def record_environment(
@@ -138,7 +139,7 @@ class SqlLedger:
             if choice is not None:
                 choice_queries.record(connection, user, choice, now)
 
-        await self._database.write(change)
+        await self._database.note(change)
 
     async def recent(self, *, user: str, since: datetime | None = None, limit: int = 5) -> Sequence[Mapping[str, Any]]:
         """The options that this user chose last and not before `since`, newest first, those that mean the same once."""
@@ -149,7 +150,7 @@ class SqlLedger:
     ) -> None:
         """The image of an environment was made, with these layers on its base."""
         now = self._now()
-        await self._database.write(
+        await self._database.note(
             lambda connection: queries.record_image(
                 connection,
                 stack,
@@ -191,7 +192,7 @@ class SqlLedger:
     async def join_build(self, build_id: int, *, user: str) -> None:
         """Somebody else waits for it too; also where word of that comes after its end. Of a build that is not known,
         nothing is kept."""
-        await self._database.write(lambda connection: build_queries.join(connection, build_id, user))
+        await self._database.note(lambda connection: build_queries.join(connection, build_id, user))
 
     async def end_build(
         self,
@@ -206,7 +207,7 @@ class SqlLedger:
     ) -> None:
         """A build has ended. One that has ended before stays as it was, and one that is not known stays so."""
         now = self._now()
-        await self._database.write(
+        await self._database.note(
             lambda connection: build_queries.end(
                 connection,
                 build_id,

@@ -8,13 +8,13 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import Engine, create_engine, event, inspect, text
 from sqlalchemy.pool import NullPool
 
 from prebuilt_spawner.build.interface import StoredLock
@@ -657,6 +657,40 @@ async def test_a_sqlite_file_keeps_readers_and_writers_apart(file):
     engine = create_engine(f"sqlite:///{file}", poolclass=NullPool)
     with engine.connect() as connection:
         assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """What is sent to any database from now on."""
+    found: list[str] = []
+
+    def keep(_connection, _cursor, statement: str, *_others) -> None:
+        found.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", keep)
+    yield found
+    event.remove(Engine, "before_cursor_execute", keep)
+
+
+async def test_what_decides_about_versions_is_on_the_disk_and_only_that_is_waited_for(file, statements):
+    """A disk to which an engine writes an image may take seconds for it, and each start of a server notes something."""
+    ledger = SqlLedger(f"sqlite:///{file}")
+    await ledger.open()
+
+    async def waits(work: Awaitable[object]) -> bool:
+        statements.clear()
+        await work
+        (*_, mode) = [each for each in statements if "synchronous" in each]
+        return mode.endswith("FULL")
+
+    stored = await ledger.remember(scope="", request_digest=REQUEST, lineage=LINEAGE, lock=lock("1"), ancestor_id=None)
+    assert await waits(remember(ledger, lock("2")))
+    assert await waits(ledger.hold(owner="user:a", lock=stored))
+    assert not await waits(ledger.hold(owner="user:a", lock=stored))
+    assert not await waits(ledger.use_environment("d" * 64))
+    recorded = ledger.record_environment(digest="d" * 64, base_digest="b" * 64, lock=lock("1"), size_bytes=1)
+    assert not await waits(recorded)
+    await ledger.close()
 
 
 async def used(file: Path) -> dict[str, int]:
