@@ -42,19 +42,9 @@ from ..image.config import derived_config, sha256_of
 from ..image.fragment import Fragment
 from ..image.layer import ImagePlan, Layer, LowerLayers
 from ..image.names import BASE_DIGEST_LABEL, DIGEST_LABEL
+from .memory_carrier import MemoryCarrier
 from .memory_index import Candidate, Search
 from .memory_switches import Switches
-
-
-class MemoryCarrier:
-    """Implements `prebuilt_spawner.build.interface.Carrier`, and takes nothing."""
-
-    def add(self, layer: Layer) -> bool:
-        """See `Carrier.add`."""
-        return False
-
-    async def settle(self) -> None:
-        """See `Carrier.settle`."""
 
 
 class MemoryEngine:
@@ -147,7 +137,11 @@ class MemoryEngine:
     @asynccontextmanager
     async def carry(self, base: BaseImage, digest: str) -> AsyncIterator[MemoryCarrier]:
         """See `Engine.carry`."""
-        yield MemoryCarrier()
+        carrier = MemoryCarrier(self.plans, base, digest)
+        try:
+            yield carrier
+        finally:
+            carrier.leave()
 
     async def assemble(self, plan: ImagePlan, *, report: Report) -> DerivedImage:
         """See `Engine.assemble`. As in a real engine, one plan gives one image ID."""

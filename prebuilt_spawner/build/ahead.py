@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..image.fragment import Fragment
 from ..image.layer import Layer
-from ..image.plan import HEAVY_FRAGMENT_BYTES, MAX_HEAVY_LAYERS, Contents, fragment_layer
+from ..image.plan import HEAVY_FRAGMENT_BYTES, Contents, fragment_layer, most_heavy_layers
 from ..image.stacking import Stack, StackedLayer
 from .interface import Carrier
 
@@ -27,11 +27,12 @@ class Ahead:
     def __init__(self, environment: Environment, carrier: Carrier) -> None:
         self._environment = environment
         self._carrier = carrier
+        self._most = most_heavy_layers(len(environment.base.diff_ids))
         self._layers: list[Layer] = []
 
     def add(self, fragment: Fragment) -> None:
         """A wheel has been prepared."""
-        if fragment.size_bytes < HEAVY_FRAGMENT_BYTES or len(self._layers) == MAX_HEAVY_LAYERS:
+        if fragment.size_bytes < HEAVY_FRAGMENT_BYTES or len(self._layers) == self._most:
             return
         layer = fragment_layer([fragment], lock=self._environment.lock, probe=self._environment.probe)
         if layer is not None and self._carrier.add(layer):

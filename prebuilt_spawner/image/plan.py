@@ -84,7 +84,7 @@ class Contents:
         stack, image_id = below if below is not None else (Stack(digest=digest, layers=()), self.base.image_id)
         diff_ids = (*self.base.diff_ids, *(layer.diff_id for layer in stack.layers))
         missing = [fragment for fragment in self.fragments if fragment.wheel_sha256 not in stack.wheels]
-        heavy, light = _by_weight(missing, popularity or {}, room=MAX_LAYERS - len(diff_ids) - _OTHER_LAYERS)
+        heavy, light = _by_weight(missing, popularity or {}, most=most_heavy_layers(len(diff_ids)))
         takes_away = any(not layer.wheels for layer in stack.layers)
         layers = [
             None if takes_away else self._whiteouts(stack.wheels),
@@ -113,6 +113,11 @@ class Contents:
             whiteouts[f"{folder}{slash}.wh.{name}"] = b""
         names = " ".join(sorted(self.replaced.former))
         return _small_layer(f"without the base's {names}", whiteouts, probe=self.probe)
+
+
+def most_heavy_layers(below: int) -> int:
+    """How many heavy wheels can have a layer of their own on top of so many layers."""
+    return max(0, min(MAX_HEAVY_LAYERS, MAX_LAYERS - below - _OTHER_LAYERS))
 
 
 def fragment_layer(fragments: Sequence[Fragment], *, lock: Lock, probe: BaseProbe) -> Layer | None:
@@ -198,13 +203,13 @@ def plan_image(
 
 
 def _by_weight(
-    fragments: Sequence[Fragment], popularity: Mapping[str, int], *, room: int
+    fragments: Sequence[Fragment], popularity: Mapping[str, int], *, most: int
 ) -> tuple[list[Fragment], list[Fragment]]:
     """The fragments that get a layer each, the most popular and then the largest first, and the others by name."""
     heavy = [fragment for fragment in fragments if fragment.size_bytes >= HEAVY_FRAGMENT_BYTES]
     # Where there are too many, the largest are worth most.
     heavy.sort(key=lambda fragment: (-fragment.size_bytes, fragment.distribution))
-    heavy = heavy[: max(0, min(MAX_HEAVY_LAYERS, room))]
+    heavy = heavy[:most]
     heavy.sort(key=lambda fragment: -popularity.get(fragment.wheel_sha256, 0))
     names = {fragment.distribution for fragment in heavy}
     return heavy, [fragment for fragment in fragments if fragment.distribution not in names]

@@ -20,9 +20,11 @@ from prebuilt_spawner.errors import (
     LayersGone,
     MalformedRequest,
 )
+from prebuilt_spawner.image.archive import layer_digest
 from prebuilt_spawner.image.layer import ImagePlan, Layer, LowerLayers
 from prebuilt_spawner.image.names import BASE_DIGEST_LABEL, DIGEST_LABEL, STEP_LABEL
 from prebuilt_spawner.image.plan import plan_image
+from tests.stores.plans import plan_of
 
 from .engine_worlds import EngineWorld
 
@@ -282,6 +284,24 @@ async def test_an_image_is_stacked_on_the_lower_layers_of_another(world, digest)
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
+
+
+async def test_layers_that_came_ahead_are_below_the_image_and_leave_no_other(world, digest):
+    """Where the engine takes none, none are there."""
+    base = await world.engine.resolve_base(world.base)
+    plan = plan_of(base, {"opt/ahead": secrets.token_bytes(100)}, {"opt/rest": b"rest"})
+    plan = replace(plan, digest=digest, labels={**plan.labels, DIGEST_LABEL: digest})
+    ahead, rest = plan.layers
+    async with world.engine.hold(base.image_id), world.engine.carry(base, digest) as carrier:
+        taken = carrier.add(ahead)
+        lower = await carrier.settle()
+        assert (lower is not None) is taken
+        if lower is not None:
+            assert lower.diff_ids == (*base.diff_ids, layer_digest(ahead))
+            plan = replace(plan, lower=lower, layers=(rest,))
+        image = await world.engine.assemble(plan, report=ignore)
+    assert len(image.diff_ids) == len(base.diff_ids) + 2
+    assert world.images(digest) == {image.image_id}
 
 
 async def test_the_first_tag_wins_and_is_what_the_second_one_gets(world, digest):

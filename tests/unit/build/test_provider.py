@@ -29,7 +29,11 @@ class FragmentShelf:
 
     async def fetch(self, wheels: Sequence[LockedWheel], **_: object) -> None: ...
 
-    async def fragments(self, wheels: Sequence[LockedWheel], *_: object, **__: object) -> tuple[Fragment, ...]:
+    async def fragments(
+        self, wheels: Sequence[LockedWheel], *_: object, made: Any, **__: object
+    ) -> tuple[Fragment, ...]:
+        for wheel in wheels:
+            made(self._fragments[wheel.name])
         return tuple(self._fragments[wheel.name] for wheel in wheels)
 
     async def close(self) -> None: ...
