@@ -154,7 +154,10 @@ def test_builds_wait_in_line_and_one_too_many_is_a_429(
     for user in users.values():
         assert list(hub.progress(user))[-1].get("ready")
     done = [requirements for outcome, requirements, _ in builds(hub) if outcome == "done"]
-    assert done == [f'["{package}"]' for package in ("small19", *users)], "in order of arrival"
+    arrived = [f'["{package}"]' for package in ("small19", *users)]
+    assert sorted(done) == sorted(arrived)
+    # Two have their turn at once, and either may be the first to be written down.
+    assert all(abs(done.index(each) - place) <= 1 for place, each in enumerate(arrived)), f"in order of arrival: {done}"
 
 
 def first_events(hub: Hub, user: str, word: str) -> list[dict]:
