@@ -106,7 +106,7 @@ ROWS: dict[str, Plan] = {
         ),
         lists=[workloads.W1],
     ),
-    "B3": Plan(measure=lambda bench: rows.warm(bench, "B3"), lists=[workloads.W1], quick=True, each_store=True),
+    "B3": Plan(measure=lambda bench: rows.warm(bench, "B3"), lists=[workloads.W1], each_store=True),
     "B3-plain": Plan(
         measure=lambda bench: rows.warm(bench, "B3-plain", bytecode=False), lists=[workloads.W1], each_store=True
     ),
