@@ -88,9 +88,13 @@ class DockerHandover:
         if self._way == "build":
             return
         # Anew each time: an engine may be started again with another store.
-        self._containerd_store = await self._docker.run(lambda client, stop: _has_containerd_store(client))
-        if self._containerd_store:
+        if await self._look_at_store():
             await self._layers.learn(image_id)
+
+    async def _look_at_store(self) -> bool:
+        """Whether the engine has the containerd store, remembered."""
+        self._containerd_store = await self._docker.run(lambda client, stop: _has_containerd_store(client))
+        return self._containerd_store
 
     async def _chosen(self, plan: ImagePlan) -> Literal["archive", "build"]:
         """The way that this engine takes, remembered once it is known.
@@ -127,7 +131,7 @@ class DockerHandover:
     async def _load(self, plan: ImagePlan, report: Report) -> DerivedImage:
         containerd_store = self._containerd_store
         if containerd_store is None:
-            containerd_store = await self._docker.run(lambda client, stop: _has_containerd_store(client))
+            containerd_store = await self._look_at_store()
         lower_layers = await self._layers.of(plan.lower) if containerd_store else ()
 
         def work(client: docker.APIClient, stop: threading.Event) -> DerivedImage:

@@ -136,9 +136,10 @@ class Pieces:
     def finish(self) -> tuple[str, tuple[str, ...]]:
         """Wait until all are loaded; the last one's image ID, and the digests of all layers."""
         failures = [failure for load in self._loads if (failure := load.exception()) is not None]
-        for failure in sorted(failures, key=lambda each: isinstance(each, _GivenUpError)):
-            self._require_steps(failure)
-            raise failure
+        if failures:
+            first = min(failures, key=lambda each: isinstance(each, _GivenUpError))
+            self._require_steps(first)
+            raise first
         self._made = self._images[-1]
         return self._made, self._diff_ids
 

@@ -22,9 +22,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from ..build.events import BuildEvent, Phase, Report
+from ..build.events import BuildEvent, Phase, Report, ignore
 from ..build.failure import SOURCE_ADVICE, TELL, Failure, Kind
-from ..build.interface import DerivedImage, ResolveRequest, nothing
+from ..build.interface import DerivedImage, ResolveRequest
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import Lock, LockedFile, LockedWheel
 from ..errors import (
@@ -372,7 +372,7 @@ class MemoryWheelStore:
         probe: BaseProbe,
         *,
         report: Report,
-        made: Callable[[Fragment], None] = nothing,
+        made: Callable[[Fragment], None] = ignore,
     ) -> tuple[Fragment, ...]:
         """See `WheelStore.fragments`."""
         await self.switches.pass_through("fragments")

@@ -26,7 +26,7 @@ import requests
 
 from ..build.events import BuildEvent, Phase, Report, ignore
 from ..build.failure import TELL, Failure, Kind, disk_failure, failure_of
-from ..build.interface import BytecodeCompiler, nothing
+from ..build.interface import BytecodeCompiler
 from ..build.sharing import SharedTasks
 from ..environment.base import BaseImage, BaseProbe
 from ..environment.lock import LockedFile, LockedWheel
@@ -151,7 +151,7 @@ class DiskWheelStore:
         probe: BaseProbe,
         *,
         report: Report,
-        made: Callable[[Fragment], None] = nothing,
+        made: Callable[[Fragment], None] = ignore,
     ) -> tuple[Fragment, ...]:
         """See `prebuilt_spawner.build.interface.WheelStore`. Reports packages.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..image.fragment import Fragment
 from ..image.layer import Layer
-from ..image.plan import HEAVY_FRAGMENT_BYTES, Contents, fragment_layer, most_heavy_layers
+from ..image.plan import Contents, fragment_layer, is_heavy, most_heavy_layers
 from ..image.stacking import Stack, StackedLayer
 from .interface import Carrier
 
@@ -32,7 +32,7 @@ class Ahead:
 
     def add(self, fragment: Fragment) -> None:
         """A wheel has been prepared."""
-        if fragment.size_bytes < HEAVY_FRAGMENT_BYTES or len(self._layers) == self._most:
+        if not is_heavy(fragment) or len(self._layers) == self._most:
             return
         layer = fragment_layer([fragment], lock=self._environment.lock, probe=self._environment.probe)
         if layer is not None and self._carrier.add(layer):

@@ -56,5 +56,5 @@ Report: TypeAlias = Callable[[BuildEvent], None]
 """Takes events, at once and without raising; may be called from any thread."""
 
 
-def ignore(event: BuildEvent) -> None:
-    """A `Report` that nobody reads."""
+def ignore(event: object) -> None:
+    """A `Report`, or other news, that nobody reads."""

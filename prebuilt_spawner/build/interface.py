@@ -20,7 +20,7 @@ from ..image.bytecode import Module
 from ..image.fragment import Fragment
 from ..image.layer import ImagePlan, Layer, LowerLayers
 from ..image.stacking import Stack
-from .events import Report
+from .events import Report, ignore
 from .lookups import Lookup
 
 if TYPE_CHECKING:
@@ -175,10 +175,6 @@ class BytecodeCompiler(Protocol):
         """Stop what runs, and leave no container behind."""
 
 
-def nothing(fragment: Fragment) -> None:
-    """For who need not be told of a fragment."""
-
-
 class WheelStore(Protocol):
     """Wheels and their fragments, fetched and made once, kept on the hub's disk."""
 
@@ -212,7 +208,7 @@ class WheelStore(Protocol):
         probe: BaseProbe,
         *,
         report: Report,
-        made: Callable[[Fragment], None] = nothing,
+        made: Callable[[Fragment], None] = ignore,
     ) -> tuple[Fragment, ...]:
         """A fragment for each wheel, in the wheels' order, for the base's scheme, compiled by its interpreter.
 

@@ -28,7 +28,7 @@ from ..image.session import session_environment
 from ..image.stacking import Stack, StackedLayer
 from .ahead import Ahead, is_worth_it
 from .events import BuildEvent, Phase, Report, ignore
-from .interface import DerivedImage, Engine, Ledger, WheelStore, nothing
+from .interface import DerivedImage, Engine, Ledger, WheelStore
 from .shared_cache import SharedCache
 from .source_builds import SourceBuilds
 
@@ -306,7 +306,7 @@ class Provider:
         await fetch([wheel for wheel in wheels if wheel.source is None], for_base=based)
         if self._sources is not None:
             await self._sources.have(environment.lock, environment.base, environment.probe, report=report)
-        made = nothing if ahead is None else ahead.add
+        made = ignore if ahead is None else ahead.add
         fragments = await self._wheel_store.fragments(
             wheels, environment.base, environment.probe, report=report, made=made
         )

@@ -115,6 +115,11 @@ class Contents:
         return _small_layer(f"without the base's {names}", whiteouts, probe=self.probe)
 
 
+def is_heavy(fragment: Fragment) -> bool:
+    """Whether a wheel is to have a layer of its own."""
+    return fragment.size_bytes >= HEAVY_FRAGMENT_BYTES
+
+
 def most_heavy_layers(below: int) -> int:
     """How many heavy wheels can have a layer of their own on top of so many layers."""
     return max(0, min(MAX_HEAVY_LAYERS, MAX_LAYERS - below - _OTHER_LAYERS))
@@ -206,7 +211,7 @@ def _by_weight(
     fragments: Sequence[Fragment], popularity: Mapping[str, int], *, most: int
 ) -> tuple[list[Fragment], list[Fragment]]:
     """The fragments that get a layer each, the most popular and then the largest first, and the others by name."""
-    heavy = [fragment for fragment in fragments if fragment.size_bytes >= HEAVY_FRAGMENT_BYTES]
+    heavy = [fragment for fragment in fragments if is_heavy(fragment)]
     # Where there are too many, the largest are worth most.
     heavy.sort(key=lambda fragment: (-fragment.size_bytes, fragment.distribution))
     heavy = heavy[:most]

@@ -24,7 +24,7 @@ NAMES = ("alpha", "beta", "gamma")
 @pytest_asyncio.fixture
 async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """Every wheel is heavy."""
-    monkeypatch.setattr(ahead, "HEAVY_FRAGMENT_BYTES", 1)
+    monkeypatch.setattr(plan, "HEAVY_FRAGMENT_BYTES", 1)
     monkeypatch.setattr(ahead, "MIN_WHEELS_BYTES", 0)
     world = World(tmp_path)
     yield world
@@ -84,7 +84,7 @@ async def test_the_layers_are_those_that_the_image_has_without_it(world: World, 
     with_it = layers(world, await world.made(*NAMES))
     (tmp_path / "other").mkdir()
     other = World(tmp_path / "other")
-    with mock.patch.object(ahead, "MIN_WHEELS_BYTES", 10**12), mock.patch.object(plan, "HEAVY_FRAGMENT_BYTES", 1):
+    with mock.patch.object(ahead, "MIN_WHEELS_BYTES", 10**12):
         without = layers(other, await other.made(*NAMES))
     await other.ledger.close()
     assert with_it == without
