@@ -6,16 +6,15 @@ import base64
 import contextlib
 import json
 import secrets
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import uv
 
 from prebuilt_spawner.environment.lock import Lock
+from tests.loopback import LOOPBACK, LoopbackHandler, LoopbackServer
 
 from .engine import RUN_LABEL, BenchEngine, packed
 
@@ -169,23 +168,12 @@ def _build(engine: BenchEngine, context: bytes, *, image: str, builder: str, aga
 def _served(content: bytes) -> Iterator[str]:
     """The address of this content on loopback, while entered. Each is another one: BuildKit remembers them."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # http.server wants this name
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    class Handler(LoopbackHandler):
+        def do_GET(self) -> None:  # noqa: N802 - named by http.server
+            self.answer(200, content)
 
-        def log_message(self, *_: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/{secrets.token_hex(8)}.tar"
-        finally:
-            server.shutdown()
-            thread.join()
+    with LoopbackServer(Handler) as server:
+        yield f"http://{LOOPBACK}:{server.port}/{secrets.token_hex(8)}.tar"
 
 
 def _words(message: dict[str, object]) -> str:

@@ -117,18 +117,17 @@ def _event_loop(bench: Bench, row: Row) -> None:
         for case, lists in cases.items():
             for _ in range(bench.repetitions):
                 with hub_of() as hub:
-                    users = [hub.user(f"user{number}") for number in range(len(lists))]
+                    starting = _starting(hub, lists)
                     _add(bench, row, IDLE, measured(hub, idle))
-                    _add(bench, row, f"{OURS}, {case}", measured(hub, _starting(hub, users, lists)))
+                    _add(bench, row, f"{OURS}, {case}", measured(hub, starting))
                 if len(lists) > 1:
                     # What JupyterHub itself does for so many users at once.
                     with hub_of(plain=True) as hub:
-                        users = [hub.user(f"user{number}") for number in range(len(lists))]
-                        _add(bench, row, f"{PLAIN}, {case}", measured(hub, _starting(hub, users, [()] * len(lists))))
+                        _add(bench, row, f"{PLAIN}, {case}", measured(hub, _starting(hub, [()] * len(lists))))
 
 
-def _starting(hub: Hub, users: Sequence[str], lists: Sequence[Sequence[str]]) -> Callable[[], float]:
-    """All start at once and get their servers."""
+def _starting(hub: Hub, lists: Sequence[Sequence[str]]) -> Callable[[], float]:
+    """New users, one for each list, who start at once when it is called, and get their servers."""
 
     def start(user: str, packages: Sequence[str]) -> float:
         body = hub.options_body({"packages": list(packages)}) if packages else {}
@@ -140,6 +139,8 @@ def _starting(hub: Hub, users: Sequence[str], lists: Sequence[Sequence[str]]) ->
         if not last.get("ready"):
             raise RuntimeError(f"a server did not start: {last}")
         return taken_in
+
+    users = [hub.user(f"user{number}") for number in range(len(lists))]
 
     def act() -> float:
         with ThreadPoolExecutor(len(users)) as threads:
